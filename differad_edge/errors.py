@@ -1,0 +1,209 @@
+"""Every error that differad-edge raises on purpose.
+
+    DifferadError                          error
+     ├ ImageError                          bad-image
+     │  ├ ImageDecodeError                 undecodable-image
+     │  ├ ImageFormatError                 unsupported-image-format
+     │  ├ ImageSizeError                   image-size
+     │  └ ImageQualityError                image-quality
+     ├ BoxError                            invalid-box
+     ├ RegionError                         invalid-region
+     ├ ResultError                         invalid-result
+     ├ ReferenceStoreError                 reference-store
+     │  ├ ProductIdError                   invalid-product-id
+     │  ├ UnknownProductError              unknown-product
+     │  ├ DuplicateReferenceError          duplicate-reference
+     │  ├ IncompatibleReferenceError       incompatible-reference
+     │  └ CorruptReferenceError            corrupt-reference
+     ├ CalibrationError                    calibration
+     ├ ConfigError                         invalid-config
+     ├ PairsError                          invalid-pairs
+     ├ EngineError                         engine
+     │  ├ UnknownEngineError               unknown-engine
+     │  ├ ModelIntegrityError              model-integrity
+     │  └ DeadlineExceeded                 deadline
+     └ MissingExtraError                   missing-extra
+
+``code`` is stable: programs may branch on it, journals store it. The message is for people: it names the field,
+the value that was given and what is allowed, and may be reworded at any time.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BoxError",
+    "CalibrationError",
+    "ConfigError",
+    "CorruptReferenceError",
+    "DeadlineExceeded",
+    "DifferadError",
+    "DuplicateReferenceError",
+    "EngineError",
+    "ImageDecodeError",
+    "ImageError",
+    "ImageFormatError",
+    "ImageQualityError",
+    "ImageSizeError",
+    "IncompatibleReferenceError",
+    "MissingExtraError",
+    "ModelIntegrityError",
+    "PairsError",
+    "ProductIdError",
+    "ReferenceStoreError",
+    "RegionError",
+    "ResultError",
+    "UnknownEngineError",
+    "UnknownProductError",
+]
+
+
+class DifferadError(Exception):
+    """Base of every error of this package; ``except DifferadError`` catches them all."""
+
+    code: ClassVar[str] = "error"
+
+
+class ImageError(DifferadError):
+    """An image cannot be inspected."""
+
+    code: ClassVar[str] = "bad-image"
+
+
+class ImageDecodeError(ImageError):
+    """The file is missing, truncated, damaged or not an image."""
+
+    code: ClassVar[str] = "undecodable-image"
+
+
+class ImageFormatError(ImageError):
+    """The dtype, bit depth, channel count, shape or file format is not one that is inspected."""
+
+    code: ClassVar[str] = "unsupported-image-format"
+
+
+class ImageSizeError(ImageError):
+    """The image is empty, too small, or larger than the limits allow."""
+
+    code: ClassVar[str] = "image-size"
+
+
+class ImageQualityError(ImageError):
+    """The image is black, saturated, blank or blurred where it may not be."""
+
+    code: ClassVar[str] = "image-quality"
+
+
+class BoxError(DifferadError):
+    """A box is reversed, empty, not finite, or outside the image that it belongs to."""
+
+    code: ClassVar[str] = "invalid-box"
+
+
+class RegionError(DifferadError):
+    """A region of interest or an ignore mask is empty, outside the image, or of another shape."""
+
+    code: ClassVar[str] = "invalid-region"
+
+
+class ResultError(DifferadError):
+    """A result contradicts itself (OK with findings, NG without), or a stored one cannot be read back."""
+
+    code: ClassVar[str] = "invalid-result"
+
+
+class ReferenceStoreError(DifferadError):
+    """The reference store cannot be read or written."""
+
+    code: ClassVar[str] = "reference-store"
+
+
+class ProductIdError(ReferenceStoreError):
+    """The product id is not one that is safe as a folder name on every platform."""
+
+    code: ClassVar[str] = "invalid-product-id"
+
+
+class UnknownProductError(ReferenceStoreError):
+    """No product of this id is registered."""
+
+    code: ClassVar[str] = "unknown-product"
+
+
+class DuplicateReferenceError(ReferenceStoreError):
+    """The same reference image was given twice for one product."""
+
+    code: ClassVar[str] = "duplicate-reference"
+
+
+class IncompatibleReferenceError(ReferenceStoreError):
+    """A reference has another size or aspect than its sisters, or cannot be aligned with them."""
+
+    code: ClassVar[str] = "incompatible-reference"
+
+
+class CorruptReferenceError(ReferenceStoreError):
+    """A stored reference does not match its hash, or its manifest is broken."""
+
+    code: ClassVar[str] = "corrupt-reference"
+
+
+class CalibrationError(DifferadError):
+    """No honest threshold follows from the scores that were given."""
+
+    code: ClassVar[str] = "calibration"
+
+
+class ConfigError(DifferadError):
+    """A setting is unknown, missing, or outside what is allowed."""
+
+    code: ClassVar[str] = "invalid-config"
+
+
+class PairsError(DifferadError):
+    """A pair data set breaks its format."""
+
+    code: ClassVar[str] = "invalid-pairs"
+
+
+class EngineError(DifferadError):
+    """An engine failed."""
+
+    code: ClassVar[str] = "engine"
+
+
+class UnknownEngineError(EngineError):
+    """No engine of this name exists."""
+
+    code: ClassVar[str] = "unknown-engine"
+
+
+class ModelIntegrityError(EngineError):
+    """A model file does not match its SHA-256, or is not the kind of model it is said to be."""
+
+    code: ClassVar[str] = "model-integrity"
+
+
+class DeadlineExceeded(EngineError):
+    """The time that was given for one part is over."""
+
+    code: ClassVar[str] = "deadline"
+
+
+class MissingExtraError(DifferadError):
+    """An optional package is needed and not installed.
+
+    ``MissingExtraError("vlm", "transformers")`` says which ``pip install`` mends it.
+    """
+
+    code: ClassVar[str] = "missing-extra"
+
+    def __init__(self, extra: str, package: str) -> None:
+        self.extra = extra
+        self.package = package
+        super().__init__(f"{package!r} is not installed; install it with: pip install 'differad-edge[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        # The default would call __init__ with the finished message as its only argument.
+        return type(self), (self.extra, self.package)
