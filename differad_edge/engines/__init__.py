@@ -1,0 +1,1 @@
+"""Engines: each compares a part with prepared references and returns Evidence."""
