@@ -19,7 +19,7 @@ _INFORMATIVE_STD = 25.0  # a reference that nearly is blank itself cannot accuse
 _COVERED_SHARE = 0.98
 _ROOM_SHARE = 0.8  # a reference this dark or bright already may have a part that is wholly so
 _MIN_REFERENCE_SHARPNESS = 20.0
-_BLUR_RATIO = 0.1
+_BLUR_RATIO = 0.08  # of 1,275 real pairs none falls below; nine in ten do when blurred by 1 % of their side
 _BLUR_KEEPS_CONTRAST = 0.6
 
 
@@ -81,7 +81,7 @@ def frame_fault(quality: ImageQuality, reference: ImageQuality | None) -> str | 
     if reference is not None and _is_blurred(quality, reference):
         return (
             f"blurred: the frame's sharpness is {quality.sharpness:.1f}, "
-            f"less than a tenth of its reference's {reference.sharpness:.1f}"
+            f"{quality.sharpness / reference.sharpness:.1%} of its reference's {reference.sharpness:.1f}"
         )
     return None
 

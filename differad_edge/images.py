@@ -66,8 +66,8 @@ DEFAULT_LIMITS = ImageLimits()
 def load_image(source: ImageSource, *, name: str = "image", limits: ImageLimits = DEFAULT_LIMITS) -> Image:
     """Bring ``source`` to HxWx3 uint8 BGR, C-contiguous; ``name`` is how messages call it.
 
-    Files and bytes: PNG, JPEG, BMP, TIFF, WebP with 8 bits per channel; EXIF orientation is applied; the size is checked
-    in the header before anything is decoded. Arrays: uint8 of HxWx3 (taken as BGR), HxW or HxWx1 (grey), or
+    Files and bytes: PNG, JPEG, BMP, TIFF, WebP with 8 bits per channel; EXIF orientation is applied; the size is
+    checked in the header before anything is decoded. Arrays: uint8 of HxWx3 (taken as BGR), HxW or HxWx1 (grey), or
     HxWx4 (BGRA). An alpha channel is dropped when it is fully opaque and refused otherwise. A uint8 HxWx3 array that is
     C-contiguous is returned as it is, without a copy; every other input gives a new array.
 
@@ -166,8 +166,8 @@ def _drop_alpha(array: NDArray[Any], name: str) -> Image:
 def _refuse_mosaic(grey: NDArray[np.uint8], name: str) -> None:
     """Refuse a raw Bayer frame that was handed over as grey.
 
-    Along a row its pixels alternate between two colours, over long stretches in the same sense. The second difference at
-    even columns shows that; for slopes it is zero, and for edges, texture and noise its sign keeps changing.
+    Along a row its pixels alternate between two colours, over long stretches in the same sense. The second difference
+    at even columns shows that; for slopes it is zero, and for edges, texture and noise its sign keeps changing.
     """
     rows = grey[:: max(1, grey.shape[0] // 64), : grey.shape[1] // 2 * 2].astype(np.int16)
     even, odd = rows[:, 0::2], rows[:, 1::2]

@@ -1,0 +1,153 @@
+"""Settings: typed, with units in their names, unknown keys refused, every mistake named."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+
+from differad_edge.errors import ConfigError
+
+__all__ = [
+    "AlignmentConfig",
+    "ConfigModel",
+    "InspectorConfig",
+    "ThresholdConfig",
+    "load_config",
+    "parse_config",
+]
+
+_MAX_FILE_BYTES = 1_000_000
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigModel(BaseModel):
+    """Base of every configuration: unknown keys, NaN and infinity are refused, and it cannot be changed once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AlignmentConfig(ConfigModel):
+    """How far a part may lie from where its reference lay, and still be compared."""
+
+    max_shift_px: Annotated[float, Field(ge=0)] | None = None
+    """In pixels of the target; None: ``max_shift_share`` counts."""
+    max_shift_share: Share = 0.15
+    """Share of the image's smaller side."""
+    max_angle_deg: Annotated[float, Field(ge=0, le=45)] = 10.0
+    scale_range: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.1)
+    """Smallest and largest target-over-reference scale."""
+    max_residual: Share = 0.6
+    """From this on (1 - correlation after alignment) the part is misaligned; see results.Alignment."""
+    local_shift_px: Annotated[float, Field(ge=0)] = 6.0
+    """How far a detail may sit from its place after the alignment, in pixels, without being a difference."""
+
+    @field_validator("scale_range")
+    @classmethod
+    def _scale_range_holds_one(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] <= 1.0 <= value[1]:
+            raise ValueError("smallest <= 1 <= largest")
+        return value
+
+    def shift_limit_px(self, width: int, height: int) -> float:
+        """The largest shift in pixels for a target of ``width`` x ``height`` pixels."""
+        return self.max_shift_share * min(width, height) if self.max_shift_px is None else self.max_shift_px
+
+
+class ThresholdConfig(ConfigModel):
+    """From which score on a part is NG."""
+
+    score: Share | None = None
+    """Overrides calibration and the engine's default; None: the product's calibration, else the engine's default."""
+    false_reject_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Share of good parts that calibration may let fail."""
+    max_findings: Annotated[int, Field(ge=1, le=1000)] = 32
+
+
+class InspectorConfig(ConfigModel):
+    """Everything that an EdgeInspector is built from."""
+
+    store: Path | None = None
+    """Folder of the registered products; None: $DIFFERAD_STORE, else the user's data folder."""
+    engine: Annotated[str, Field(min_length=1)] = "lite"
+    deadline_ms: PositiveFloat | None = None
+    """For every part, unless the call names its own; None: no deadline."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads of the inference runtime; None: its own choice."""
+    alignment: AlignmentConfig = AlignmentConfig()
+    thresholds: ThresholdConfig = ThresholdConfig()
+
+
+def load_config(path: str | Path, model: type[Model]) -> Model:
+    """Read a YAML file into ``model``. An empty file gives the defaults.
+
+    Raises ConfigError when the file cannot be read, is no YAML mapping, repeats a key, or breaks a rule of ``model``;
+    the message names each field, its value and what is allowed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE_BYTES + 1)
+        if len(raw) > _MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: got more than {_MAX_FILE_BYTES} bytes, allowed: at most that")
+        data = yaml.load(raw.decode("utf-8"), Loader=_StrictLoader)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: no valid YAML: {error}") from error
+    return parse_config({} if data is None else data, model, where=str(path))
+
+
+def parse_config(data: object, model: type[Model], *, where: str = "config") -> Model:
+    """Read a mapping into ``model``; ``where`` begins every message. Raises ConfigError, see load_config."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: got {type(data).__name__}, allowed: a mapping of settings")
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        lines = [_describe(item, model, where) for item in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _describe(item: Mapping[str, Any], model: type[BaseModel], where: str) -> str:
+    field = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: {field}: unknown setting, allowed here: {', '.join(_siblings(item['loc'], model))}"
+    if item["type"] == "missing":
+        return f"{where}: {field}: missing, and it has no default"
+    allowed = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{where}: {field}: got {item['input']!r}, allowed: {allowed}"
+
+
+def _siblings(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """The settings that are allowed where an unknown one was found."""
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return sorted(model.model_fields)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice; YAML's own rule, which PyYAML does not hold."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the parent says it better
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
