@@ -1,0 +1,1 @@
+"""The embedded student: network, generated pairs, training and export."""
