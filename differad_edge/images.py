@@ -170,6 +170,8 @@ def _refuse_mosaic(grey: NDArray[np.uint8], name: str) -> None:
     at even columns shows that; for slopes it is zero, and for edges, texture and noise its sign keeps changing.
     """
     rows = grey[:: max(1, grey.shape[0] // 64), : grey.shape[1] // 2 * 2].astype(np.int16)
+    if np.isin(rows, (0, 255)).all():
+        return  # black and white: dithered grey alternates as well, and no sensor gives only these two
     even, odd = rows[:, 0::2], rows[:, 1::2]
     alternation = even[:, :-1] - 2 * odd[:, :-1] + even[:, 1:]
     strong = np.abs(alternation) >= _MOSAIC_MIN_STEP
