@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -116,6 +117,7 @@ def run_evaluation(
         "set": pair_set.name,
         "set_sha256": _set_hash(pair_set.root / PAIRS_FILE),
         "pairs_in_set": len(pair_set.pairs),
+        "identical_pairs": sum(_is_identical(pair) for pair in pairs),
         "annotation_margin_px": pair_set.annotation_margin_px,
         "calibrate": _calibrate_report(calibrate_n, products),
         "timings": _timings(records),
@@ -250,6 +252,14 @@ def _failure(record: Record) -> dict[str, Any] | None:
     else:
         return None
     return {"id": record.pair.id, "product": record.pair.product, "code": code, "message": message}
+
+
+def _is_identical(pair: Pair) -> bool:
+    """Whether reference and target are the same bytes: a good part that no comparison can get wrong."""
+    try:
+        return filecmp.cmp(pair.reference, pair.target, shallow=False)
+    except OSError:
+        return False
 
 
 def _set_hash(file: Path) -> str | None:

@@ -182,6 +182,10 @@ class TestOneShot:
         assert loaded.count("200.png") == 1
         assert len(loaded) == 6
 
+    def test_pairs_of_identical_files_are_counted(self, build: Build) -> None:
+        pairs = build(("same", "a", 100, 100, []), ("other", "a", 100, 101, []))
+        assert evaluate(pairs, ScriptedInspector({}))["identical_pairs"] == 1
+
     def test_progress_is_told_after_every_pair(self, build: Build) -> None:
         told: list[tuple[int, int]] = []
         rows = [(str(i), "a", 200, 100 + i, []) for i in range(3)]
