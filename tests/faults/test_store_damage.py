@@ -75,6 +75,20 @@ def test_a_missing_or_truncated_file_is_found(store: ReferenceStore, name: str, 
     assert store.register("p", [picture(3)]).version == 3, "registering again must mend it"
 
 
+@pytest.mark.parametrize("kind", ["", ".ignore"])
+def test_an_intact_image_that_is_not_the_stored_one_is_found(store: ReferenceStore, kind: str) -> None:
+    """Decoding finds no fault with these: only the hash tells."""
+    folder = full_product(store)
+    other = ReferenceStore(store.root.with_name("other"))
+    other.register("p", [picture(3)], ignore=np.eye(24, 32, k=1, dtype=np.bool_))
+    strange = (other.root / "p" / "v000001" / f"ref-001{kind}.png").read_bytes()
+    (folder / f"ref-002{kind}.png").write_bytes(strange)
+    with pytest.raises(
+        CorruptReferenceError, match=rf"ref-002{kind}.png has SHA-256 [0-9a-f]{{12}}\.\.\., the manifest says"
+    ):
+        store.load("p")
+
+
 @pytest.mark.parametrize(
     "content",
     [
