@@ -33,7 +33,7 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Narrower than the level: these may import only what stands here (and their own package).
 ONLY = {
     "decide": {"results", "errors", "deadline", "geometry", "engines.base"},
-    "describe": {"results", "errors", "deadline", "geometry", "engines.base"},
+    "describe": {"results", "errors", "geometry", "images", "engines.base"},
     "scoring": {"results", "errors", "geometry"},
 }
 
