@@ -88,6 +88,12 @@ class ReferenceStore:
         with os_errors_as_store_errors(self.root, f"read product '{product_id}'"):
             return decode(*self._read_current(product_id, folder))
 
+    def version(self, product_id: str) -> int:
+        """Return the number of a product's current version; reads one small file. Raises what ``load`` raises."""
+        folder = self._folder(product_id)
+        with os_errors_as_store_errors(self.root, f"read product '{product_id}'"):
+            return self._current(product_id, folder)
+
     def register(
         self,
         product_id: str,

@@ -36,11 +36,16 @@ def _place(rng: Generator, image: Image, *, on_edge: bool) -> tuple[int, int]:
     """A point (x, y): anywhere, or on one of the image's edges, where opens, bites and spurs happen."""
     side = image.shape[0]
     if on_edge:
-        small = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        edges = np.argwhere(cv2.Canny(small, 60, 140)[6:-6, 6:-6])
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        # Not cv2.Canny: in OpenCV 5.0.0 it corrupts the heap on some images.
+        slope = cv2.add(
+            cv2.convertScaleAbs(cv2.Sobel(grey, cv2.CV_16S, 1, 0)),
+            cv2.convertScaleAbs(cv2.Sobel(grey, cv2.CV_16S, 0, 1)),
+        )
+        edges = np.flatnonzero(slope[6:-6, 6:-6] > 120)
         if len(edges):
-            y, x = edges[int(rng.integers(len(edges)))] + 6
-            return int(x), int(y)
+            y, x = np.unravel_index(edges[int(rng.integers(len(edges)))], (side - 12, side - 12))
+            return int(x) + 6, int(y) + 6
     x, y = rng.integers(6, side - 6, 2)
     return int(x), int(y)
 
@@ -79,7 +84,11 @@ def _noise_mask(rng: Generator, side: int) -> Mask:
     """One component of a thresholded noise field (Algorithm 1, step 2 and 3)."""
     field = smooth_noise(rng, side, int(rng.integers(3, 26)))
     count, labels = cv2.connectedComponents((field > np.quantile(field, rng.uniform(0.85, 0.98))).astype(np.uint8))
-    return (labels == int(rng.integers(1, count))).astype(np.uint8) if count > 1 else (field > field.mean()).astype(np.uint8)
+    return (
+        (labels == int(rng.integers(1, count))).astype(np.uint8)
+        if count > 1
+        else (field > field.mean()).astype(np.uint8)
+    )
 
 
 def _fill(image: Image, shape: Mask, content: NDArray[np.generic], softness: float) -> Planted:
@@ -177,7 +186,11 @@ def missing(rng: Generator, image: Image) -> Planted:
     rim = cv2.dilate(shape, np.ones((7, 7), np.uint8)) - shape
     if not rim.any():
         return Planted(image, shape)
-    ground = np.median(image[rim.astype(bool)], 0) if rng.random() < 0.6 else _own_colour(rng, image, (x, y), int(size))[0, 0]
+    ground = (
+        np.median(image[rim.astype(bool)], 0)
+        if rng.random() < 0.6
+        else _own_colour(rng, image, (x, y), int(size))[0, 0]
+    )
     content = ground + smooth_noise(rng, side, side // 3)[..., None] * float(rng.uniform(0, 6))
     return _fill(image, shape, np.broadcast_to(content, image.shape), float(rng.uniform(0, 1)))
 
@@ -197,7 +210,9 @@ def wrong_mark(rng: Generator, image: Image) -> Planted:
     x, y = _place(rng, image, on_edge=False)
     if rng.random() < 0.6:
         letters = "".join(rng.choice(list("ABCDEFHKLNPRSTXZ0123456789"), int(rng.integers(1, 4))))
-        cv2.putText(shape, letters, (x - 8, y + 5), cv2.FONT_HERSHEY_SIMPLEX, _extent(rng, 0.3, 1.4), 1, int(rng.integers(1, 4)))
+        cv2.putText(
+            shape, letters, (x - 8, y + 5), cv2.FONT_HERSHEY_SIMPLEX, _extent(rng, 0.3, 1.4), 1, int(rng.integers(1, 4))
+        )
     else:
         cv2.circle(shape, (x, y), int(_extent(rng, 3, 25)), 1, int(rng.integers(1, 4)))
     content = np.full(image.shape, rng.integers(0, 256, 3), np.uint8)

@@ -13,7 +13,7 @@ from distill.lite.defects import plant
 from distill.lite.nuisances import Binarisation, binarise, displacement, expose
 from distill.lite.scenes import Image, scene
 
-#: Grey levels: below the first a change cannot be seen, above the second it must be found; between them no label counts.
+#: Grey levels: below the first a change cannot be seen, above the second it must be found; between them none counts.
 INVISIBLE, VISIBLE = 9, 20
 GOOD_SHARE = 0.25
 BINARISED_SHARE = 0.3

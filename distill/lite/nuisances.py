@@ -38,7 +38,9 @@ def displacement(rng: Generator, side: int) -> tuple[NDArray[np.float32], NDArra
 
 def binarise(rng: Generator, image: Image, how: Binarisation) -> Image:
     """Two-tone with its own blur, cut and edge noise, so that strokes come out thicker or thinner by a pixel or two."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), float(rng.uniform(0.4, 1.8))).astype(np.float32)
+    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), float(rng.uniform(0.4, 1.8))).astype(
+        np.float32
+    )
     side = grey.shape[0]
     grey += smooth_noise(rng, side, side // int(rng.integers(2, 8))) * how.ragged * float(rng.uniform(0.3, 1))
     grey += smooth_noise(rng, side, int(rng.integers(2, 6))) * float(rng.uniform(0, 12))

@@ -30,7 +30,7 @@ PHOTOGRAPHS: dict[str, str] = {
 
 @cache
 def photographs() -> tuple[NDArray[np.uint8], ...]:
-    """Every photograph as HxWx3 uint8 BGR; those that this installation lacks are left out, at least one must be there."""
+    """Every photograph as HxWx3 uint8 BGR. One that this installation lacks is left out; at least one must be there."""
     from skimage import data
 
     found = []

@@ -1,0 +1,80 @@
+"""Keep a caller's deadline although the work it waits for cannot be interrupted."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Generic, TypeVar
+
+from differad_edge.deadline import Deadline
+from differad_edge.errors import DeadlineExceeded
+
+__all__ = ["DeadlineWorker"]
+
+Result = TypeVar("Result")
+
+_RETURN_MARGIN_MS = 2.0
+"""What waking the caller and writing the answer takes: waiting ends this long before the deadline."""
+
+
+class DeadlineWorker(Generic[Result]):
+    """One thread that works through calls in order; callers wait no longer than their deadline.
+
+    Work whose caller has left goes on to its end, its result is dropped, and the next caller waits for it within its
+    own deadline. The thread is a daemon: work that hangs for ever does not keep the process alive.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._start = threading.Lock()
+
+    def call(self, work: Callable[[], Result], deadline: Deadline | None) -> Result:
+        """Return what ``work`` returns, or raise what it raises.
+
+        Raises DeadlineExceeded shortly before ``deadline`` when it is not done by then; ``work`` is then not started
+        any more if it was still waiting for its turn.
+        """
+        future: Future[Result] = Future()
+        self._ensure_started()
+        self._calls.put((work, future))
+        if deadline is None:
+            return future.result()
+        try:
+            return future.result(timeout=max(0.0, deadline.remaining_ms - _RETURN_MARGIN_MS) / 1000)
+        except FutureTimeout as error:
+            if future.done():  # the work itself may raise a TimeoutError
+                return future.result()
+            waiting = future.cancel()
+            raise DeadlineExceeded(
+                f"the deadline of {deadline.budget_ms:g} ms has passed"
+                + (" while an earlier part was still being compared" if waiting else "")
+            ) from error
+
+    def close(self) -> None:
+        """Let the thread end after the call in hand."""
+        if self._thread is not None:
+            self._calls.put(None)
+
+    def _ensure_started(self) -> None:
+        with self._start:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            work, future = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = work()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            del work, future, item  # a dropped part's image must not live until the next part comes

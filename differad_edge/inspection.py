@@ -1,0 +1,233 @@
+"""The path of one part: frame -> check -> align -> compare -> decide. No state, no store, no threads."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from differad_edge.config import InspectorConfig
+from differad_edge.deadline import Deadline
+from differad_edge.decide import Decision, decide
+from differad_edge.describe import describe
+from differad_edge.engines.base import Candidate, Engine
+from differad_edge.errors import DeadlineExceeded, DifferadError
+from differad_edge.geometry import clip_box
+from differad_edge.image_quality import frame_fault, measure_quality
+from differad_edge.images import Image
+from differad_edge.ready import Ready, cut_matrix
+from differad_edge.references.local_align import to_target, warp_to_reference
+from differad_edge.results import Alignment, Finding, InspectionResult, Reason, Timings, Verdict
+
+__all__ = ["Answer", "Stopwatch", "inspect_frame", "unanswered"]
+
+Answer = tuple[InspectionResult, tuple[Finding, ...]]
+"""The result, and all candidates whatever the threshold; boxes in pixels of the target as given."""
+
+
+@dataclass
+class Stopwatch:
+    """Milliseconds of each stage on a monotonic clock."""
+
+    began_s: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - began) * 1e3
+
+    def read(self) -> Timings:
+        # A copy: an abandoned comparison may still be writing when its caller reads.
+        return Timings(dict(self.stages), (time.perf_counter() - self.began_s) * 1e3)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One target in the reference's frame. ``image``: cut like the reference; ``valid``: HxW bool."""
+
+    image: Image
+    valid: NDArray[np.bool_] | None
+    matrix: NDArray[np.float64]
+    displacement: NDArray[np.float32] | None
+
+
+def unanswered(
+    verdict: Verdict,
+    reason: str,
+    detail: str,
+    *,
+    ready: Ready | None,
+    engine: Engine,
+    size: tuple[int, int],
+    watch: Stopwatch,
+    product: str | None = None,
+    alignment: Alignment | None = None,
+) -> InspectionResult:
+    """A result that is neither OK nor NG."""
+    return InspectionResult(
+        verdict=verdict,
+        reason=reason,
+        score=0.0,
+        threshold=None,
+        findings=(),
+        timings=watch.read(),
+        product=ready.product if ready is not None else product,
+        reference_id=ready.reference_id if ready is not None else None,
+        reference_sha256=ready.reference_sha256 if ready is not None else None,
+        engine=engine.name,
+        image_size=size,
+        alignment=alignment,
+        detail=detail,
+    )
+
+
+def inspect_frame(
+    frame: Image, ready: Ready, engine: Engine, config: InspectorConfig, deadline: Deadline | None, watch: Stopwatch
+) -> Answer:
+    """Compare ``frame`` (HxWx3 uint8 BGR) with what is ready and decide.
+
+    Raises DeadlineExceeded; everything else that goes wrong with this part is in the result.
+    """
+    size = (frame.shape[1], frame.shape[0])
+
+    def cannot_tell(reason: Reason, detail: str, alignment: Alignment | None = None) -> Answer:
+        refused = unanswered(
+            Verdict.UNDECIDED,
+            reason.value,
+            detail,
+            ready=ready,
+            engine=engine,
+            size=size,
+            watch=watch,
+            alignment=alignment,
+        )
+        return refused, ()
+
+    with watch.stage("check"):
+        fault = frame_fault(measure_quality(frame), ready.quality)
+    if fault is not None:
+        return cannot_tell(Reason.BAD_FRAME, fault)
+    with watch.stage("align"):
+        alignment = ready.alignment.estimate(frame, config.alignment)
+        misfit = _misfit(alignment, config, size)
+    if misfit is not None:
+        return cannot_tell(Reason.MISALIGNED, misfit, alignment)
+    with watch.stage("warp"):
+        part = _bring_to_reference(frame, ready, alignment, config)
+    if deadline is not None:
+        deadline.check()
+    try:
+        with watch.stage("compare"):
+            evidence = engine.compare(ready.prepared, part.image, valid=part.valid, deadline=deadline)
+    except DeadlineExceeded:
+        raise
+    except Exception as error:  # whatever an engine does wrong, this part gets its one result
+        code = error.code if isinstance(error, DifferadError) else type(error).__name__
+        detail = f"{code}: {error}"
+        failed = unanswered(
+            Verdict.ERROR,
+            Reason.ENGINE_FAILURE.value,
+            detail,
+            ready=ready,
+            engine=engine,
+            size=size,
+            watch=watch,
+            alignment=alignment,
+        )
+        return failed, ()
+    with watch.stage("decide"):
+        threshold = _threshold(config, ready, engine)
+        decision = decide(evidence, threshold, max_findings=config.thresholds.max_findings)
+        findings = tuple(
+            finding
+            for candidate in decision.candidates
+            if (finding := _finding(candidate, part, ready, size, described=True)) is not None
+        )
+        if decision.verdict is Verdict.NG and not findings:
+            # Every place lies where the target has no pixel; such evidence says nothing about the part.
+            decision = Decision(
+                Verdict.UNDECIDED, Reason.MISALIGNED.value, "what differs lies outside the frame", decision.score, ()
+            )
+    candidates = tuple(
+        finding
+        for candidate in evidence.candidates
+        if math.isfinite(candidate.score)
+        and 0 <= candidate.score <= 1
+        and (finding := _finding(candidate, part, ready, size, described=False)) is not None
+    )
+    result = InspectionResult(
+        verdict=decision.verdict,
+        reason=decision.reason,
+        score=decision.score,
+        threshold=threshold,
+        findings=findings,
+        timings=watch.read(),
+        product=ready.product,
+        reference_id=ready.reference_id,
+        reference_sha256=ready.reference_sha256,
+        engine=engine.name,
+        image_size=size,
+        alignment=alignment,
+        detail=decision.detail,
+    )
+    return result, candidates
+
+
+def _threshold(config: InspectorConfig, ready: Ready, engine: Engine) -> float:
+    if config.thresholds.score is not None:
+        return config.thresholds.score
+    return ready.threshold if ready.threshold is not None else engine.default_threshold
+
+
+def _misfit(found: Alignment, config: InspectorConfig, size: tuple[int, int]) -> str | None:
+    """Why the part lies too far from its place to be compared, or None."""
+    limits = config.alignment
+    reach = limits.shift_limit_px(*size)
+    shift = math.hypot(*found.shift_px)
+    low, high = limits.scale_range
+    if shift > reach:
+        return f"shifted by {shift:.1f} px, allowed: at most {reach:.1f} px"
+    if abs(found.angle_deg) > limits.max_angle_deg:
+        return f"turned by {found.angle_deg:.1f} degrees, allowed: at most {limits.max_angle_deg:g}"
+    if found.residual > limits.max_residual:
+        return (
+            f"does not look like its reference: residual {found.residual:.2f} after alignment, "
+            f"allowed: at most {limits.max_residual:.2f}"
+        )
+    if not low <= found.scale <= high:
+        return f"scaled by {found.scale:.3f}, allowed: {low:g} to {high:g}"
+    return None
+
+
+def _bring_to_reference(frame: Image, ready: Ready, alignment: Alignment, config: InspectorConfig) -> _Part:
+    matrix = cut_matrix(alignment.matrix, ready.origin_px)
+    height, width = ready.image.shape[:2]
+    image, valid = warp_to_reference(frame, matrix, None, (width, height))
+    displacement = None
+    if ready.local is not None:
+        displacement = ready.local.refine(image, limit_px=config.alignment.local_shift_px)
+        if displacement is not None:
+            image, valid = warp_to_reference(frame, matrix, displacement, (width, height))
+    return _Part(image, valid, matrix, displacement)
+
+
+def _finding(
+    candidate: Candidate, part: _Part, ready: Ready, size: tuple[int, int], *, described: bool
+) -> Finding | None:
+    """The candidate in pixels of the target as given, or None where the target has no pixel."""
+    box = clip_box(to_target(candidate.box, part.matrix, part.displacement), *size)
+    if box is None:
+        return None
+    text = candidate.description
+    if described and text is None:
+        text = describe(ready.image, part.image, candidate.box, candidate.mask)
+    return Finding(box, candidate.score, text)
