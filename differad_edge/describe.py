@@ -43,7 +43,7 @@ def describe(reference: Image, target: Image, box: Box, mask: NDArray[np.bool_] 
         inside[where][: shown.shape[0], : shown.shape[1]] = shown
     if not inside.any():
         inside[where] = True
-    before, after = _lab(reference[window]), _lab(target[window])
+    before, after = _grey_and_chroma(reference[window]), _grey_and_chroma(target[window])
     words = [_presence(before[..., 0], after[..., 0], inside), _shape(inside), "difference"]
     size = f"{round(box.width)}x{round(box.height)} px"
     change = _change(before, after, inside)
@@ -65,9 +65,11 @@ def _window(
     return (slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)), window
 
 
-def _lab(image: Image) -> NDArray[np.float32]:
-    """CIE Lab with L scaled to grey levels 0 to 255."""
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2LAB), np.float32)
+def _grey_and_chroma(image: Image) -> NDArray[np.float32]:
+    """HxWx3: grey level 0 to 255, then a and b of CIE Lab."""
+    image = np.ascontiguousarray(image)
+    lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
+    return np.dstack([cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), lab[..., 1], lab[..., 2]]).astype(np.float32)
 
 
 def _presence(before: NDArray[np.float32], after: NDArray[np.float32], inside: NDArray[np.bool_]) -> str:

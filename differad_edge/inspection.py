@@ -21,7 +21,7 @@ from differad_edge.geometry import clip_box
 from differad_edge.image_quality import frame_fault, measure_quality
 from differad_edge.images import Image
 from differad_edge.ready import Ready, cut_matrix
-from differad_edge.references.local_align import to_target, warp_to_reference
+from differad_edge.references.local_align import Displacement, to_target, warp_to_reference
 from differad_edge.results import Alignment, Finding, InspectionResult, Reason, Timings, Verdict
 
 __all__ = ["Answer", "Stopwatch", "inspect_frame", "unanswered"]
@@ -57,7 +57,7 @@ class _Part:
     image: Image
     valid: NDArray[np.bool_] | None
     matrix: NDArray[np.float64]
-    displacement: NDArray[np.float32] | None
+    displacement: Displacement | None
 
 
 def unanswered(

@@ -155,8 +155,12 @@ def _views(references: Sequence[Reference], config: AlignmentConfig) -> list[Ref
                     f"{found.residual:.2f}, allowed: at most {config.max_residual:.2f}"
                 )
             image, valid = warp_to_reference(other.image, cut_matrix(found.matrix, (left, top)), None, (width, height))
-            views.append(ReferenceView(image, valid if usable is None else valid & usable, other.sha256))
+            views.append(ReferenceView(image, _both(valid, usable), other.sha256))
     return views
+
+
+def _both(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    return b if a is None else a if b is None else a & b
 
 
 def cut_matrix(matrix: Sequence[float], origin_px: tuple[int, int]) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ def candidates_of(heat: NDArray[np.float32], stride_px: int, rule: HeatmapRule) 
     warm = (heat >= rule.floor).astype(np.uint8)
     if not warm.any():
         return _score(_around(heat, *divmod(int(heat.argmax()), heat.shape[1])), rule.score_cells), ()
-    size = rule.bridge_cells + 1
+    size = 2 * ((rule.bridge_cells + 1) // 2) + 1  # odd: an even kernel would shift the mask
     joined = cv2.morphologyEx(warm, cv2.MORPH_CLOSE, np.ones((size, size), np.uint8))
     _, found_labels, found_stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     labels, stats = np.asarray(found_labels, np.int32), np.asarray(found_stats, np.int32)

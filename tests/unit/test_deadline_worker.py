@@ -1,0 +1,61 @@
+"""A caller gets its answer in time, whatever the work does."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from differad_edge.deadline import Deadline
+from differad_edge.deadline_worker import DeadlineWorker
+from differad_edge.errors import DeadlineExceeded
+
+
+def test_work_in_time_returns_its_result_and_its_errors() -> None:
+    worker: DeadlineWorker[int] = DeadlineWorker("test")
+    assert worker.call(lambda: 7, Deadline.after_ms(5000)) == 7
+    with pytest.raises(ZeroDivisionError):
+        worker.call(lambda: 1 // 0, Deadline.after_ms(5000))
+    worker.close()
+
+
+def test_a_caller_leaves_on_time_and_the_next_one_is_told_why_it_waits() -> None:
+    worker: DeadlineWorker[int] = DeadlineWorker("test")
+    release = threading.Event()
+
+    def hang() -> int:
+        release.wait(10)
+        return 1
+
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        worker.call(hang, Deadline.after_ms(60))
+    assert time.monotonic() - began < 5
+    ran = []
+    with pytest.raises(DeadlineExceeded, match="earlier part"):
+        worker.call(lambda: ran.append(1) or 2, Deadline.after_ms(40))
+    release.set()
+    assert worker.call(lambda: 3, Deadline.after_ms(5000)) == 3
+    assert ran == [], "work whose caller has left before its turn must not run"
+    worker.close()
+
+
+def test_a_timeout_error_of_the_work_itself_is_not_taken_for_the_deadline() -> None:
+    worker: DeadlineWorker[int] = DeadlineWorker("test")
+
+    def fail() -> int:
+        raise TimeoutError("the camera's own")
+
+    with pytest.raises(TimeoutError, match="camera"):
+        worker.call(fail, Deadline.after_ms(5000))
+    worker.close()
+
+
+def test_it_works_again_after_close() -> None:
+    worker: DeadlineWorker[int] = DeadlineWorker("test")
+    assert worker.call(lambda: 1, Deadline.after_ms(5000)) == 1
+    worker.close()
+    time.sleep(0.05)
+    assert worker.call(lambda: 2, Deadline.after_ms(5000)) == 2
+    worker.close()
