@@ -111,11 +111,15 @@ def wrong_material(rng: Generator, image: Image) -> Planted:
     side = image.shape[0]
     where = _place(rng, image, on_edge=rng.random() < 0.75)
     size = _extent(rng, 4, 30)
-    if rng.random() < 0.7:
+    if rng.random() < 0.65:
         shape = _blob(rng, side, where, size)
     else:
-        shape = _stroke(rng, side, where, size * 1.5, int(rng.integers(2, 10)), 0.2)
-    return _fill(image, shape, _own_colour(rng, image, where, int(size) + 8), float(rng.uniform(0, 0.8)))
+        length = size * 1.5 if rng.random() < 0.6 else _extent(rng, 20, side * 0.8)
+        shape = _stroke(rng, side, where, length, int(rng.integers(2, 14)), float(rng.choice([0.02, 0.2])))
+    content = _own_colour(rng, image, where, int(size) + 8).astype(np.float32)
+    if rng.random() < 0.25:  # a thin layer through which the ground still shows
+        content = content + (image - content) * float(rng.uniform(0.3, 0.8))
+    return _fill(image, shape, content, float(rng.uniform(0, 0.8)))
 
 
 def foreign_texture(rng: Generator, image: Image) -> Planted:
@@ -131,7 +135,7 @@ def stain(rng: Generator, image: Image) -> Planted:
     shape = _blob(rng, side, _place(rng, image, on_edge=False), _extent(rng, 5, 90))
     if rng.random() < 0.5:
         shape &= (smooth_noise(rng, side, int(rng.integers(4, 40))) > -0.6).astype(np.uint8)
-    shift = rng.uniform(25, 110) * rng.choice([-1, 1]) * (np.ones(3) if rng.random() < 0.6 else rng.uniform(-1, 1, 3))
+    shift = _extent(rng, 14, 110) * rng.choice([-1, 1]) * (np.ones(3) if rng.random() < 0.6 else rng.uniform(-1, 1, 3))
     return _fill(image, shape, image.astype(np.float32) + shift, _extent(rng, 0.4, 4))
 
 
@@ -141,7 +145,7 @@ def scratch(rng: Generator, image: Image) -> Planted:
     width, wobble = int(rng.choice([1, 1, 2, 2, 3, 4])), float(rng.choice([0.05, 0.2, 0.6]))
     shape = _stroke(rng, side, _place(rng, image, on_edge=False), _extent(rng, 10, 150), width, wobble)
     if rng.random() < 0.5:
-        content = image.astype(np.float32) + float(rng.choice([-1, 1]) * rng.uniform(35, 150))
+        content = image.astype(np.float32) + float(rng.choice([-1, 1]) * _extent(rng, 20, 150))
     else:
         content = np.full(image.shape, rng.integers(0, 256, 3), np.float32)
     return _fill(image, shape, content, float(rng.uniform(0.2, 0.7)))

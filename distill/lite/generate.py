@@ -13,8 +13,12 @@ from distill.lite.defects import plant
 from distill.lite.nuisances import Binarisation, binarise, displacement, expose
 from distill.lite.scenes import Image, scene
 
-#: Grey levels: below the first a change cannot be seen, above the second it must be found; between them none counts.
-INVISIBLE, VISIBLE = 9, 20
+#: Grey levels. Below the first a change cannot be seen; above the last it must be found however small it is, above the
+#: second where it covers at least FAINT_AREA_PX; what lies between does not count.
+INVISIBLE, FAINT, VISIBLE = 7, 12, 20
+FAINT_AREA_PX = 60
+#: A pixel this close to the cut, in grey levels, may fall on either side of it.
+UNDECIDED_GREY = 40
 GOOD_SHARE = 0.25
 BINARISED_SHARE = 0.3
 
@@ -39,7 +43,9 @@ def _label(difference: NDArray[np.uint8], shape: NDArray[np.uint8]) -> tuple[NDA
     A defect that changed most of its shape is labelled whole, holes included; one that changed scattered places only
     where it changed them.
     """
-    visible = (difference > VISIBLE).astype(np.uint8)
+    visible = (difference > FAINT).astype(np.uint8)
+    if int(visible.sum()) < FAINT_AREA_PX:
+        visible = (difference > VISIBLE).astype(np.uint8)
     closed = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     area = int(shape.sum())
     if area and (visible & shape).sum() > 0.4 * area:
@@ -60,7 +66,9 @@ def training_pair(rng: Generator, side: int) -> TrainingPair:
         level = float((low + high) / 2 + rng.uniform(-0.15, 0.15) * (high - low))
         two_tone = (grey > level).astype(np.uint8)
         outline = two_tone != cv2.erode(two_tone, np.ones((3, 3), np.uint8))
-        if high - low > 40 and outline.mean() < 0.2:  # a picture that turns into pepper is nobody's two-tone product
+        either = np.abs(grey.astype(np.float32) - level) < UNDECIDED_GREY
+        # A picture that turns into pepper is nobody's two-tone product.
+        if high - low > 40 and outline.mean() < 0.2 and either.mean() < 0.1:
             cut = Binarisation(level, float(rng.uniform(0, 25)))
     part, label, weight = golden, np.zeros((side, side), np.uint8), np.ones((side, side), np.uint8)
     defects = 0 if rng.random() < GOOD_SHARE else int(rng.choice([1, 2, 3, 5], p=[0.5, 0.25, 0.15, 0.1]))

@@ -7,6 +7,7 @@ and after any interruption: started again with the same `--out`, it goes on wher
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -41,6 +42,8 @@ class Recipe:
     peak_weight: float = 0.1
     ema_decay: float = 0.999
     seed: int = 0
+    init_sha256: str | None = None
+    """Of the checkpoint whose averaged weights training starts from; None: from random weights."""
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -148,11 +151,15 @@ def validate(net: nn.Module, recipe: Recipe, batches: int, device: torch.device)
     }
 
 
-def train(recipe: Recipe, out: Path, *, workers: int, threads: int, device: torch.device) -> None:
+def train(
+    recipe: Recipe, out: Path, *, workers: int, threads: int, device: torch.device, init: Path | None = None
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     net = DifferenceNet().to(device, memory_format=torch.channels_last)
+    if init is not None:
+        net.load_state_dict(torch.load(init, map_location=device, weights_only=True)["average"])
     average = DifferenceNet().to(device, memory_format=torch.channels_last)
     average.load_state_dict(net.state_dict())
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -207,13 +214,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--side", type=int, default=Recipe.side_px, help="side of the generated crops, px")
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--init", type=Path, help="checkpoint to start from, for a second stage")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--workers", type=int, default=1, help="processes that generate pairs")
     parser.add_argument("--threads", type=int, default=max(1, torch.get_num_threads()))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a = parser.parse_args()
-    recipe = Recipe(steps=a.steps, batch=a.batch, side_px=a.side, seed=a.seed)
-    train(recipe, a.out, workers=a.workers, threads=a.threads, device=torch.device(a.device))
+    recipe = Recipe(
+        steps=a.steps,
+        batch=a.batch,
+        side_px=a.side,
+        learning_rate=a.learning_rate,
+        seed=a.seed,
+        init_sha256=None if a.init is None else hashlib.sha256(a.init.read_bytes()).hexdigest(),
+    )
+    train(recipe, a.out, workers=a.workers, threads=a.threads, device=torch.device(a.device), init=a.init)
 
 
 if __name__ == "__main__":
