@@ -16,7 +16,12 @@ def grey(level: int = 128, height: int = 300, width: int = 300) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("centre", "place"),
-    [((40, 40), "upper left"), ((260, 150), "middle right"), ((150, 150), "in the centre"), ((150, 270), "lower centre")],
+    [
+        ((40, 40), "upper left"),
+        ((260, 150), "middle right"),
+        ((150, 150), "in the centre"),
+        ((150, 270), "lower centre"),
+    ],
 )
 def test_place_and_size(centre: tuple[int, int], place: str) -> None:
     target = grey()
