@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from differad_edge.engines.base import Evidence, ReferenceView
+from differad_edge.engines.base import Candidate, Evidence, ReferenceView
 from differad_edge.engines.heatmap import HeatmapRule, candidates_of
 from differad_edge.errors import DeadlineExceeded, EngineError, IncompatibleReferenceError, ModelIntegrityError
 from differad_edge.images import Image
+from differad_edge.results import Box
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,7 @@ _TILE_PX = 2048
 _OVERLAP_PX = 128
 """What neighbouring tiles share: more than the network sees around a place."""
 _DEFAULT_THRESHOLD = 0.5
+_MANIFEST, _ENCODE, _COMPARE = "lite.json", "lite-encode.onnx", "lite-compare.onnx"
 
 
 @dataclass(frozen=True)
@@ -96,27 +98,27 @@ class LiteEngine:
     ) -> None:
         import onnxruntime
 
-        self._manifest, graphs = _read_model(model_folder)
-        self._multiple = int(self._manifest["input_multiple"])
-        self._stride_px = int(self._manifest["heat_stride"])
-        self._scales = len(self._manifest["scales"])
+        model = _read_model(model_folder)
+        graphs = model.graphs
+        self._multiple, self._stride_px, self._scales = model.input_multiple, model.heat_stride_px, model.scales
         self.rule = rule if rule is not None else HeatmapRule()
-        self.default_threshold = float(self._manifest.get("default_threshold", _DEFAULT_THRESHOLD))
+        self.default_threshold = model.default_threshold
         self.providers = _choose_providers(onnxruntime, providers)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # what matters comes as an exception
         if threads is not None:
             options.intra_op_num_threads = threads
         with _onnx_errors("load the model"):
-            self._encode = onnxruntime.InferenceSession(graphs["lite-encode.onnx"], options, providers=self.providers)
-            self._compare = onnxruntime.InferenceSession(graphs["lite-compare.onnx"], options, providers=self.providers)
+            self._encode = onnxruntime.InferenceSession(graphs[_ENCODE], options, providers=self.providers)
+            self._compare = onnxruntime.InferenceSession(graphs[_COMPARE], options, providers=self.providers)
         self._input_names = [value.name for value in self._compare.get_inputs()]
         self.fingerprint = _fingerprint(graphs, self.rule)
 
     def prepare(self, references: Sequence[ReferenceView]) -> LitePrepared:
         """Encode the references. Several are taken as equally good: what any of them shows is no difference.
 
-        Raises IncompatibleReferenceError when there is none or their sizes differ.
+        Raises IncompatibleReferenceError when there is none or their sizes differ, EngineError for a mask of another
+        size.
         """
         sizes = {view.image.shape[:2] for view in references}
         if len(sizes) != 1:
@@ -125,6 +127,8 @@ class LiteEngine:
                 "allowed: at least one, all of one size"
             )
         height, width = sizes.pop()
+        for view in references:
+            _check_mask(view.valid, (height, width), "reference: valid")
         values = []
         for tile in self._tiles(width, height):
             encoded = [self._run_encode(self._cut(view.image, tile)) for view in references]
@@ -164,6 +168,7 @@ class LiteEngine:
         height, width = target.shape[:2]
         if (width, height) != prepared.size:
             raise EngineError(f"target: got {width}x{height} px, allowed: the references' {prepared.size} px")
+        _check_mask(valid, (height, width), "valid")
         tiles = self._tiles(width, height)
         cells = (-(-height // self._multiple) * self._multiple, -(-width // self._multiple) * self._multiple)
         heat = np.zeros((cells[0] // self._stride_px, cells[1] // self._stride_px), np.float32)
@@ -171,10 +176,12 @@ class LiteEngine:
             part = self._run_compare(self._cut(target, tile), known, deadline)
             self._paste(heat, part, tile)
         ignore = prepared.ignore if valid is None else (~valid if prepared.ignore is None else prepared.ignore | ~valid)
+        # Beyond the image lies padding, where nothing can differ.
+        heat = np.ascontiguousarray(heat[: -(-height // self._stride_px), : -(-width // self._stride_px)])
         if ignore is not None:
             heat[self._ignored_cells(ignore, heat.shape)] = 0
         score, candidates = candidates_of(heat, self._stride_px, self.rule)
-        return Evidence(score, candidates, heat)
+        return Evidence(score, tuple(_cut_to(candidate, width, height) for candidate in candidates), heat)
 
     # -- tiles --------------------------------------------------------------------------------------------------------
 
@@ -195,9 +202,9 @@ class LiteEngine:
         np.maximum(heat[rows, columns], part, out=heat[rows, columns])
 
     def _ignored_cells(self, ignore: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Cells that touch an ignored pixel or the padding, and a ring around: the edge of nothing is no find."""
+        """Cells that touch an ignored pixel, and a ring around: the edge of nothing is no find."""
         stride = self._stride_px
-        full = np.ones((shape[0] * stride, shape[1] * stride), np.uint8)
+        full = np.zeros((shape[0] * stride, shape[1] * stride), np.uint8)
         full[: ignore.shape[0], : ignore.shape[1]] = ignore
         cells = full.reshape(shape[0], stride, shape[1], stride).max((1, 3))
         return np.asarray(cv2.dilate(cells, np.ones((3, 3), np.uint8)), np.bool_)
@@ -254,6 +261,22 @@ def _spans(length: int, multiple: int) -> list[tuple[int, int]]:
     return [(start, extent) for start in starts]
 
 
+def _check_mask(mask: NDArray[np.bool_] | None, shape: tuple[int, int], name: str) -> None:
+    # Of another type, ~ would not mean "not"; of another size, broadcasting could silence the whole part.
+    if mask is not None and (mask.shape != shape or mask.dtype != np.bool_):
+        raise EngineError(f"{name}: got {mask.dtype} of shape {mask.shape}, allowed: bool of shape {shape}")
+
+
+def _cut_to(candidate: Candidate, width: int, height: int) -> Candidate:
+    """The part of a candidate inside the image: the last cells may reach beyond it by less than one cell."""
+    x1, y1, x2, y2 = candidate.box
+    if x2 <= width and y2 <= height:
+        return candidate
+    box = Box(x1, y1, min(x2, width), min(y2, height))
+    mask = None if candidate.mask is None else candidate.mask[: int(box.height), : int(box.width)]
+    return replace(candidate, box=box, mask=mask)
+
+
 def _range_of(features: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.minimum.reduce(features), np.maximum.reduce(features)
 
@@ -264,18 +287,36 @@ def _nearby(values: NDArray[np.float32], extreme: Any) -> NDArray[np.float32]:
     return np.stack([np.asarray(extreme(plane, kernel), np.float32) for plane in values[0]])[None]
 
 
-def _read_model(folder: Path | None) -> tuple[dict[str, Any], dict[str, bytes]]:
+@dataclass(frozen=True)
+class _Model:
+    input_multiple: int
+    heat_stride_px: int
+    scales: int
+    default_threshold: float
+    graphs: dict[str, bytes]
+
+
+def _read_model(folder: Path | None) -> _Model:
     root = resources.files("differad_edge") / "models" if folder is None else folder
     try:
-        manifest = json.loads((root / "lite.json").read_text(encoding="utf-8"))
-        graphs = {name: (root / name).read_bytes() for name in manifest["files"]}
-        for name, entry in manifest["files"].items():
-            found = hashlib.sha256(graphs[name]).hexdigest()
-            if found != entry["sha256"]:
-                raise ModelIntegrityError(f"{name}: got SHA-256 {found}, allowed: {entry['sha256']}; install again")
+        manifest = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
+        graphs = {name: (root / name).read_bytes() for name in (_ENCODE, _COMPARE)}
+        for name, graph in graphs.items():
+            found, wanted = hashlib.sha256(graph).hexdigest(), manifest["files"][name]["sha256"]
+            if found != wanted:
+                raise ModelIntegrityError(f"{name}: got SHA-256 {found}, allowed: {wanted}; install again")
+        threshold = float(manifest.get("default_threshold", _DEFAULT_THRESHOLD))
+        if not 0 < threshold < 1:  # NaN included: nothing would ever reach it
+            raise ValueError(f"default_threshold is {threshold!r}, allowed: between 0 and 1")
+        return _Model(
+            input_multiple=int(manifest["input_multiple"]),
+            heat_stride_px=int(manifest["heat_stride"]),
+            scales=len(manifest["scales"]),
+            default_threshold=threshold,
+            graphs=graphs,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelIntegrityError(f"lite model in {root}: cannot be read: {error}; install again") from error
-    return manifest, graphs
 
 
 def _choose_providers(runtime: Any, wanted: Sequence[str] | None) -> list[str]:
