@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from differad_edge.deadline import Deadline
 from differad_edge.errors import DeadlineExceeded
@@ -15,6 +15,7 @@ from differad_edge.errors import DeadlineExceeded
 __all__ = ["DeadlineWorker"]
 
 Result = TypeVar("Result")
+_Calls: TypeAlias = "queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]"
 
 _RETURN_MARGIN_MS = 2.0
 """What waking the caller and writing the answer takes: waiting ends this long before the deadline."""
@@ -29,9 +30,9 @@ class DeadlineWorker(Generic[Result]):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None] = queue.SimpleQueue()
+        self._calls: _Calls[Result] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._start = threading.Lock()
+        self._lock = threading.Lock()  # of the two above: a call must not reach a thread that is about to end
 
     def call(self, work: Callable[[], Result], deadline: Deadline | None) -> Result:
         """Return what ``work`` returns, or raise what it raises.
@@ -40,8 +41,11 @@ class DeadlineWorker(Generic[Result]):
         any more if it was still waiting for its turn.
         """
         future: Future[Result] = Future()
-        self._ensure_started()
-        self._calls.put((work, future))
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, args=(self._calls,), name=self._name, daemon=True)
+                self._thread.start()
+            self._calls.put((work, future))
         if deadline is None:
             return future.result()
         try:
@@ -56,18 +60,15 @@ class DeadlineWorker(Generic[Result]):
             ) from error
 
     def close(self) -> None:
-        """Let the thread end after the call in hand."""
-        if self._thread is not None:
-            self._calls.put(None)
+        """Let the thread end after the calls it has been given; a later call starts another one."""
+        with self._lock:
+            if self._thread is not None:
+                self._calls.put(None)
+                self._thread, self._calls = None, queue.SimpleQueue()
 
-    def _ensure_started(self) -> None:
-        with self._start:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while (item := self._calls.get()) is not None:
+    @staticmethod
+    def _run(calls: _Calls[Result]) -> None:
+        while (item := calls.get()) is not None:
             work, future = item
             if not future.set_running_or_notify_cancel():
                 continue
