@@ -17,10 +17,10 @@ from differad_edge.deadline import Deadline
 from differad_edge.deadline_worker import DeadlineWorker
 from differad_edge.engines import create_engine
 from differad_edge.engines.base import Engine
-from differad_edge.errors import CalibrationError, ConfigError, DeadlineExceeded, DuplicateReferenceError
+from differad_edge.errors import CalibrationError, ConfigError, DeadlineExceeded
 from differad_edge.images import Image, ImageSource, load_image, sha256_of_image
 from differad_edge.inspection import Answer, Stopwatch, inspect_frame, unanswered
-from differad_edge.ready import Ready, ready_pair, ready_product
+from differad_edge.ready import Ready, check_sisters, ready_pair, ready_product
 from differad_edge.references.calibrate import fit_threshold
 from differad_edge.references.records import Calibration, Product
 from differad_edge.references.store import ReferenceStore
@@ -89,6 +89,7 @@ class EdgeInspector:
         sources = _as_sources(images)
         loaded = [load_image(source, name=f"reference {i + 1}") for i, source in enumerate(sources)]
         names = [_source_name(source, i) for i, source in enumerate(sources)]
+        check_sisters(loaded, names, roi, self.config.alignment)
         stored = self.store.register(product, loaded, roi=roi, ignore=ignore, sources=names)
         self._make_ready(stored)
         return stored
@@ -107,14 +108,15 @@ class EdgeInspector:
         threshold never falls below the engine's default. ``false_reject_rate``: None for the configured one.
         ``accept_outliers``: take a part that scores far above the others for good after all.
 
-        Raises CalibrationError (no parts, a part that cannot be compared, that is a reference, or that is probably
-        not good), ImageError, UnknownProductError.
+        Raises CalibrationError (no parts, a part that cannot be compared, that is a reference or given twice, or that
+        is probably not good), ImageError, UnknownProductError.
         """
         sources = _as_sources(good)
         if not sources:
             raise CalibrationError("good: got no images, allowed: at least one known-good part")
         ready = self._ready(product)
-        scores = [self._score_of_good(ready, source, i + 1) for i, source in enumerate(sources)]
+        seen = {sha256_of_image(r.image): f"reference {r.id}" for r in self.store.load(product).references}
+        scores = [self._score_of_good(ready, source, i + 1, seen) for i, source in enumerate(sources)]
         rate = self.config.thresholds.false_reject_rate if false_reject_rate is None else false_reject_rate
         calibration = fit_threshold(
             scores,
@@ -246,13 +248,14 @@ class EdgeInspector:
                 self._pairs.popitem(last=False)
             return known
 
-    def _score_of_good(self, ready: Ready, source: ImageSource, number: int) -> float:
+    def _score_of_good(self, ready: Ready, source: ImageSource, number: int, seen: dict[str, str]) -> float:
+        """``seen``: SHA-256 of the images that must not be counted again, and what they are; grows by this one."""
         name = f"good part {number} ({_source_name(source, number - 1)})"
         image = load_image(source, name=name)
-        if np.array_equal(image, ready.image) and ready.origin_px == (0, 0):
-            raise DuplicateReferenceError(
-                f"{name}: is the reference itself; a good part that is no reference is needed"
-            )
+        sha256 = sha256_of_image(image)
+        if sha256 in seen:
+            raise CalibrationError(f"{name}: has the same pixels as {seen[sha256]}; each good part must be another one")
+        seen[sha256] = name
         with self._lock:
             result, _ = inspect_frame(image, ready, self.engine, self.config, None, Stopwatch())
         if result.verdict not in (Verdict.OK, Verdict.NG):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,15 +11,19 @@ from numpy.typing import NDArray
 
 from differad_edge.config import AlignmentConfig
 from differad_edge.engines.base import Engine, Prepared, ReferenceView
-from differad_edge.errors import EngineError, IncompatibleReferenceError
+from differad_edge.errors import EngineError, IncompatibleReferenceError, ReferenceStoreError
 from differad_edge.image_quality import ImageQuality, measure_quality
 from differad_edge.images import Image
 from differad_edge.references.align import AlignmentModel
+from differad_edge.references.checks import check_new, check_roi
 from differad_edge.references.local_align import LocalAligner, warp_to_reference
 from differad_edge.references.records import Reference, Roi
 from differad_edge.references.store import Product, ReferenceStore
+from differad_edge.results import Alignment
 
-__all__ = ["Ready", "ready_pair", "ready_product"]
+__all__ = ["Ready", "check_sisters", "ready_pair", "ready_product"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,32 @@ def _ready(
     )
 
 
+def check_sisters(
+    images: Sequence[Image], names: Sequence[str], roi: Sequence[int] | None, config: AlignmentConfig
+) -> None:
+    """Raise what `ReferenceStore.register` raises, and IncompatibleReferenceError when an image cannot be aligned.
+
+    It is called before anything is stored: a failed registration leaves the product as it was.
+    """
+    new = check_new(list(images), list(names))
+    region = check_roi(roi, new[0].size)
+    if len(new) > 1:
+        model = AlignmentModel.prepare(new[0].image, _anchors(new[0].image, region, None))
+        for other in new[1:]:
+            _sister(model, other.image, other.name, config)
+
+
+def _sister(model: AlignmentModel, image: Image, name: str, config: AlignmentConfig) -> Alignment:
+    """Where another reference lies against the first one."""
+    found = model.estimate(image, config)
+    if found.residual > config.max_residual:
+        raise IncompatibleReferenceError(
+            f"{name} cannot be aligned to the first reference: residual {found.residual:.2f}, "
+            f"allowed: at most {config.max_residual:.2f}"
+        )
+    return found
+
+
 def _cut(image: Image, roi: Roi | None) -> tuple[Image, tuple[int, int]]:
     if roi is None:
         return image, (0, 0)
@@ -134,7 +165,11 @@ def _prepared(product: Product, engine: Engine, store: ReferenceStore, config: A
         except EngineError:
             pass  # written by a plugin of the same fingerprint and another mind: prepare again
     prepared = engine.prepare(_views(product.references, config))
-    store.save_prepared(product, engine.fingerprint, prepared.to_arrays())
+    try:
+        store.save_prepared(product, engine.fingerprint, prepared.to_arrays())
+    except ReferenceStoreError as error:
+        # A full or read-only disk must not keep parts from being inspected: the next start prepares again.
+        _log.warning("what is prepared for product '%s' is not kept: %s", product.id, error)
     return prepared
 
 
@@ -148,19 +183,13 @@ def _views(references: Sequence[Reference], config: AlignmentConfig) -> list[Ref
     if len(references) > 1:
         model = AlignmentModel.prepare(first.image, _anchors(first.image, first.roi, None))
         for other in references[1:]:
-            found = model.estimate(other.image, config)
-            if found.residual > config.max_residual:
-                raise IncompatibleReferenceError(
-                    f"reference {other.id} ({other.source}) cannot be aligned to {first.id}: residual "
-                    f"{found.residual:.2f}, allowed: at most {config.max_residual:.2f}"
-                )
+            found = _sister(model, other.image, f"reference {other.id} ({other.source})", config)
             image, valid = warp_to_reference(other.image, cut_matrix(found.matrix, (left, top)), None, (width, height))
-            views.append(ReferenceView(image, _both(valid, usable), other.sha256))
+            if valid is not None:
+                # Where a sister shows nothing, the first one alone counts; to ignore that place would hide defects.
+                image = np.where(valid[..., None], image, cut)
+            views.append(ReferenceView(image, usable, other.sha256))
     return views
-
-
-def _both(a: NDArray[np.bool_] | None, b: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    return b if a is None else a if b is None else a & b
 
 
 def cut_matrix(matrix: Sequence[float], origin_px: tuple[int, int]) -> NDArray[np.float64]:
