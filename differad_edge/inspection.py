@@ -15,7 +15,7 @@ from differad_edge.config import InspectorConfig
 from differad_edge.deadline import Deadline
 from differad_edge.decide import Decision, decide
 from differad_edge.describe import describe
-from differad_edge.engines.base import Candidate, Engine
+from differad_edge.engines.base import Candidate, Engine, Evidence
 from differad_edge.errors import DeadlineExceeded, DifferadError
 from differad_edge.geometry import clip_box
 from differad_edge.image_quality import frame_fault, measure_quality
@@ -28,6 +28,10 @@ __all__ = ["Answer", "Stopwatch", "inspect_frame", "unanswered"]
 
 Answer = tuple[InspectionResult, tuple[Finding, ...]]
 """The result, and all candidates whatever the threshold; boxes in pixels of the target as given."""
+
+_MOST_UNSEEN = 0.25  # of the compared area; the largest allowed shift hides less, a crop may hide half of the part
+_WORTH_A_NOTE = 0.01
+_MOST_STRETCHED = 1.05  # one side against the other: a camera set to another aspect shows another part
 
 
 @dataclass
@@ -58,6 +62,17 @@ class _Part:
     valid: NDArray[np.bool_] | None
     matrix: NDArray[np.float64]
     displacement: Displacement | None
+
+    @property
+    def unseen_share(self) -> float:
+        """0 to 1: of the compared area, what the target does not show."""
+        return 0.0 if self.valid is None else 1.0 - np.count_nonzero(self.valid) / self.valid.size
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if self.unseen_share < _WORTH_A_NOTE:
+            return ()
+        return (f"{self.unseen_share:.1%} of the reference lies outside the frame and was not compared",)
 
 
 def unanswered(
@@ -112,31 +127,35 @@ def inspect_frame(
         )
         return refused, ()
 
-    with watch.stage("check"):
-        fault = frame_fault(measure_quality(frame), ready.quality)
-    if fault is not None:
-        return cannot_tell(Reason.BAD_FRAME, fault)
-    with watch.stage("align"):
-        alignment = ready.alignment.estimate(frame, config.alignment)
-        misfit = _misfit(alignment, config, size)
-    if misfit is not None:
-        return cannot_tell(Reason.MISALIGNED, misfit, alignment)
-    with watch.stage("warp"):
-        part = _bring_to_reference(frame, ready, alignment, config)
-    if deadline is not None:
-        deadline.check()
+    alignment = None
     try:
+        with watch.stage("check"):
+            fault = frame_fault(measure_quality(frame), ready.quality)
+        if fault is not None:
+            return cannot_tell(Reason.BAD_FRAME, fault)
+        with watch.stage("align"):
+            alignment = ready.alignment.estimate(frame, config.alignment)
+            misfit = _misfit(alignment, config, ready.alignment.size, size)
+        if misfit is not None:
+            return cannot_tell(Reason.MISALIGNED, misfit, alignment)
+        with watch.stage("warp"):
+            part = _bring_to_reference(frame, ready, alignment, config)
+        if part.unseen_share > _MOST_UNSEEN:
+            unseen = f"{part.unseen_share:.0%} of the reference lies outside the frame"
+            return cannot_tell(Reason.MISALIGNED, f"{unseen}, allowed: at most {_MOST_UNSEEN:.0%}", alignment)
+        if deadline is not None:
+            deadline.check()
         with watch.stage("compare"):
             evidence = engine.compare(ready.prepared, part.image, valid=part.valid, deadline=deadline)
+        return _answer(evidence, part, ready, engine, config, size, alignment, watch)
     except DeadlineExceeded:
         raise
-    except Exception as error:  # whatever an engine does wrong, this part gets its one result
+    except Exception as error:  # whatever goes wrong, also in what an engine gives back: this part gets its one result
         code = error.code if isinstance(error, DifferadError) else type(error).__name__
-        detail = f"{code}: {error}"
         failed = unanswered(
             Verdict.ERROR,
             Reason.ENGINE_FAILURE.value,
-            detail,
+            f"{code}: {error}",
             ready=ready,
             engine=engine,
             size=size,
@@ -144,6 +163,18 @@ def inspect_frame(
             alignment=alignment,
         )
         return failed, ()
+
+
+def _answer(
+    evidence: Evidence,
+    part: _Part,
+    ready: Ready,
+    engine: Engine,
+    config: InspectorConfig,
+    size: tuple[int, int],
+    alignment: Alignment,
+    watch: Stopwatch,
+) -> Answer:
     with watch.stage("decide"):
         threshold = _threshold(config, ready, engine)
         decision = decide(evidence, threshold, max_findings=config.thresholds.max_findings)
@@ -177,6 +208,7 @@ def inspect_frame(
         engine=engine.name,
         image_size=size,
         alignment=alignment,
+        notes=part.notes,
         detail=decision.detail,
     )
     return result, candidates
@@ -188,7 +220,9 @@ def _threshold(config: InspectorConfig, ready: Ready, engine: Engine) -> float:
     return ready.threshold if ready.threshold is not None else engine.default_threshold
 
 
-def _misfit(found: Alignment, config: InspectorConfig, size: tuple[int, int]) -> str | None:
+def _misfit(
+    found: Alignment, config: InspectorConfig, reference_size: tuple[int, int], size: tuple[int, int]
+) -> str | None:
     """Why the part lies too far from its place to be compared, or None."""
     limits = config.alignment
     reach = limits.shift_limit_px(*size)
@@ -203,7 +237,12 @@ def _misfit(found: Alignment, config: InspectorConfig, size: tuple[int, int]) ->
             f"does not look like its reference: residual {found.residual:.2f} after alignment, "
             f"allowed: at most {limits.max_residual:.2f}"
         )
-    if not low <= found.scale <= high:
+    along, across = np.linalg.svd(np.reshape(found.matrix, (2, 3))[:, :2], compute_uv=False)
+    if not along <= _MOST_STRETCHED * across:
+        return f"stretched: one side by {along / across:.2f} against the other, allowed: at most {_MOST_STRETCHED:g}"
+    # A target of another size may be a crop, or the same view with more or fewer pixels.
+    pixels = math.sqrt(size[0] * size[1] / (reference_size[0] * reference_size[1]))
+    if not (low <= found.scale <= high or low <= found.scale / pixels <= high):
         return f"scaled by {found.scale:.3f}, allowed: {low:g} to {high:g}"
     return None
 
@@ -223,7 +262,9 @@ def _bring_to_reference(frame: Image, ready: Ready, alignment: Alignment, config
 def _finding(
     candidate: Candidate, part: _Part, ready: Ready, size: tuple[int, int], *, described: bool
 ) -> Finding | None:
-    """The candidate in pixels of the target as given, or None where the target has no pixel."""
+    """The candidate in pixels of the target as given, or None where reference or target have no pixel."""
+    if clip_box(candidate.box, ready.image.shape[1], ready.image.shape[0]) is None:
+        return None
     box = clip_box(to_target(candidate.box, part.matrix, part.displacement), *size)
     if box is None:
         return None
