@@ -250,12 +250,10 @@ def _misfit(
 def _bring_to_reference(frame: Image, ready: Ready, alignment: Alignment, config: InspectorConfig) -> _Part:
     matrix = cut_matrix(alignment.matrix, ready.origin_px)
     height, width = ready.image.shape[:2]
-    image, valid = warp_to_reference(frame, matrix, None, (width, height))
     displacement = None
     if ready.local is not None:
-        displacement = ready.local.refine(image, limit_px=config.alignment.local_shift_px)
-        if displacement is not None:
-            image, valid = warp_to_reference(frame, matrix, displacement, (width, height))
+        displacement = ready.local.refine(frame, limit_px=config.alignment.local_shift_px, matrix=matrix)
+    image, valid = warp_to_reference(frame, matrix, displacement, (width, height))
     return _Part(image, valid, matrix, displacement)
 
 

@@ -21,12 +21,14 @@ class HeatmapRule:
     ``floor``: heat below it belongs to no candidate; ``extent_share``: a candidate reaches as far as its heat stays
     above this share of its own peak; ``bridge_cells``: gaps up to this many cells do not split a place;
     ``score_cells``: a score is the mean of this many of the hottest cells, so that a lone cell counts for little.
+
+    The defaults gave the best overlap of boxes on generated pairs, among 27 combinations.
     """
 
     floor: float = 0.15
-    extent_share: float = 0.5
+    extent_share: float = 0.3
     bridge_cells: int = 2
-    score_cells: int = 6
+    score_cells: int = 4
     max_candidates: int = 200
 
 

@@ -28,7 +28,7 @@ _ITERATIONS = 3
 _NOISE_GREY = 2.0  # structure below this many grey levels a pixel says nothing
 _LARGE_GREY = 40.0  # differences count up to this when it is judged whether moving explains them
 _FULL_TRUST = 0.3  # share of the difference that a displacement must explain to be believed in full
-_NEGLIGIBLE_PX = 0.3
+_NEGLIGIBLE_PX = 0.5
 _UNMOVED_PX = 0.25
 
 
@@ -84,12 +84,17 @@ class LocalAligner:
         inverse = ((yy + floor) / determinant, -xy / determinant, (xx + floor) / determinant)
         return cls((width, height), scale, odd, plane, (gx, gy), inverse)
 
-    def refine(self, image: Image, *, limit_px: float) -> Displacement | None:
-        """Displacements of ``image`` (of the reference's size, in its frame), each at most ``limit_px`` px long.
+    def refine(
+        self, target: Image, *, limit_px: float, matrix: NDArray[np.float64] | None = None
+    ) -> Displacement | None:
+        """Displacements of ``target``, each at most ``limit_px`` px of the reference long.
 
-        None where they are too small to matter.
+        ``matrix``: 2x3, reference pixels to target pixels; None: the target has the reference's size and lies in its
+        frame. None is returned where the displacements are too small to matter.
         """
-        plane = _plane(image, self.to_work)
+        plane = _plane(target, self.to_work)
+        if matrix is not None:
+            plane = self._brought(plane, matrix)
         height, width = plane.shape
         grid_x, grid_y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
         dx, dy = np.zeros_like(plane), np.zeros_like(plane)
@@ -114,6 +119,14 @@ class LocalAligner:
         field = cv2.resize(np.dstack([dx, dy]), cells, interpolation=cv2.INTER_AREA) / self.to_work
         found = Displacement(np.asarray(field, np.float32), self.size)
         return found if found.largest_px >= _NEGLIGIBLE_PX else None
+
+    def _brought(self, plane: Plane, matrix: NDArray[np.float64]) -> Plane:
+        """The small target in the small reference's frame: the full picture is warped once only, at the end."""
+        small = matrix.copy()
+        small[:, 2] = small[:, 2] * self.to_work + small[:, :2] @ np.array([0.5, 0.5]) - 0.5
+        size = (self.plane.shape[1], self.plane.shape[0])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(plane, small, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
     def _improvement(self, before: Plane, after: Plane) -> Plane:
         """0 where moving explains little of the difference, 1 where it explains much of it.
@@ -140,26 +153,41 @@ def warp_to_reference(
     width, height = size
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64)
     placed = corners @ matrix.T
-    covered = bool((placed >= -1).all() and (placed <= (target.shape[1] + 1, target.shape[0] + 1)).all())
     if displacement is None:
         unmoved = float(np.abs(placed - corners[:, :2]).max()) <= _UNMOVED_PX
         if unmoved and target.shape[:2] == (height, width):
             return target, None
+    slack = 0.0 if displacement is None else displacement.largest_px
+    covered = bool(
+        (placed >= slack - 1).all() and (placed <= (target.shape[1] + 1 - slack, target.shape[0] + 1 - slack)).all()
+    )
+    return _sampled(target, matrix, displacement, size, covered)
+
+
+def _sampled(
+    target: Image,
+    matrix: NDArray[np.float64],
+    displacement: Displacement | None,
+    size: tuple[int, int],
+    covered: bool,
+) -> tuple[Image, NDArray[np.bool_] | None]:
+    if displacement is None:
         centred = matrix.copy()
         centred[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5]) - 0.5
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image = cv2.warpAffine(target, centred, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         if covered:
             return np.asarray(image, np.uint8), None
-        map_x, map_y = _sampling_maps(matrix, None, size)
-    else:
-        map_x, map_y = _sampling_maps(matrix, displacement, size)
-        image = cv2.remap(target, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    slack = 0.0 if displacement is None else displacement.largest_px
-    if covered and slack <= 1:
+        # Nearest: half a pixel beyond the target's last one still is that pixel.
+        everywhere = np.ones(target.shape[:2], np.uint8)
+        inside = cv2.warpAffine(everywhere, centred, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+        return np.asarray(image, np.uint8), np.asarray(inside, np.bool_)
+    map_x, map_y = _sampling_maps(matrix, displacement, size)
+    image = cv2.remap(target, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if covered:
         return np.asarray(image, np.uint8), None
-    inside = (map_x >= -1) & (map_x <= target.shape[1]) & (map_y >= -1) & (map_y <= target.shape[0])
-    return np.asarray(image, np.uint8), (None if inside.all() else np.asarray(inside, np.bool_))
+    valid = (map_x >= -1) & (map_x <= target.shape[1]) & (map_y >= -1) & (map_y <= target.shape[0])
+    return np.asarray(image, np.uint8), (None if valid.all() else np.asarray(valid, np.bool_))
 
 
 def to_target(box: Box, matrix: NDArray[np.float64], displacement: Displacement | None) -> Box:
@@ -197,20 +225,18 @@ def _matched(plane: Plane, to: Plane) -> Plane:
 
 
 def _sampling_maps(
-    matrix: NDArray[np.float64], displacement: Displacement | None, size: tuple[int, int]
+    matrix: NDArray[np.float64], displacement: Displacement, size: tuple[int, int]
 ) -> tuple[Plane, Plane]:
     """Where in the target, as pixel centres, each pixel of the reference is sampled."""
     width, height = size
     x = np.arange(width, dtype=np.float32)[None] + 0.5
     y = np.arange(height, dtype=np.float32)[:, None] + 0.5
     m = matrix.astype(np.float32)
-    if displacement is None:
-        map_x, map_y = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
-    else:
-        # Turned on the coarse grid, and only then enlarged.
-        turned = np.ascontiguousarray(displacement.field @ m[:, :2].T)
-        map_x, map_y = (np.asarray(p, np.float32) for p in cv2.split(cv2.resize(turned, size)))
-    for plane, (along, across, offset) in zip((map_x, map_y), m, strict=True):
-        plane += along * x + (offset - 0.5)
-        plane += across * y
-    return map_x, map_y
+    turned = displacement.field @ m[:, :2].T  # on the coarse grid, and only then enlarged
+    maps = []
+    for axis, (along, across, offset) in enumerate(m):
+        full = np.asarray(cv2.resize(np.ascontiguousarray(turned[..., axis]), size), np.float32)
+        full += along * x + (offset - 0.5)
+        full += across * y
+        maps.append(full)
+    return maps[0], maps[1]

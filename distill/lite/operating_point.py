@@ -55,13 +55,14 @@ def judge(inspector: EdgeInspector, pairs: int, seed: int) -> list[Judged]:
         result, candidates = inspector.compare_detailed(pair.reference, pair.target)
         if result.verdict not in (Verdict.OK, Verdict.NG):
             continue
-        # A place whose label does not count is neither a hit nor a false alarm.
-        counted = [c for c in candidates if not _touches(doubtful, c.box)]
+        truth = true_boxes(pair.label)
+        # A place whose label does not count is no false alarm.
+        counted = [c for c in candidates if not _touches(doubtful, c.box) or _near(c.box, truth)]
         judged.append(
             Judged(
                 tuple(c.box for c in counted),
                 tuple(c.score for c in counted),
-                true_boxes(pair.label),
+                truth,
                 max((c.score for c in counted), default=0.0),
             )
         )
@@ -71,6 +72,10 @@ def judge(inspector: EdgeInspector, pairs: int, seed: int) -> list[Judged]:
 def _touches(integral: np.ndarray, box: Box) -> bool:
     x1, y1, x2, y2 = (round(v) for v in box)
     return bool(integral[y2, x2] - integral[y1, x2] - integral[y2, x1] + integral[y1, x1])
+
+
+def _near(box: Box, truth: tuple[Box, ...]) -> bool:
+    return bool(truth) and float(iou_matrix([box], truth).max()) > 0
 
 
 def figures(judged: Sequence[Judged], threshold: float) -> dict[str, float]:
