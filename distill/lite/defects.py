@@ -84,26 +84,23 @@ def _noise_mask(rng: Generator, side: int) -> Mask:
     """One component of a thresholded noise field (Algorithm 1, step 2 and 3)."""
     field = smooth_noise(rng, side, int(rng.integers(3, 26)))
     count, labels = cv2.connectedComponents((field > np.quantile(field, rng.uniform(0.85, 0.98))).astype(np.uint8))
-    return (
-        (labels == int(rng.integers(1, count))).astype(np.uint8)
-        if count > 1
-        else (field > field.mean()).astype(np.uint8)
-    )
+    return np.asarray(labels == int(rng.integers(1, count))).astype(np.uint8)
 
 
 def _fill(image: Image, shape: Mask, content: NDArray[np.generic], softness: float) -> Planted:
+    """`image` with `content` (a colour (3,) or a picture) inside `shape`, whose rim is `softness` px wide."""
     weight = shape.astype(np.float32)
     if softness > 0:
-        weight = cv2.GaussianBlur(weight, (0, 0), softness)
+        weight = np.asarray(cv2.GaussianBlur(weight, (0, 0), softness), np.float32)
     changed = image + (content.astype(np.float32) - image) * weight[..., None]
     return Planted(np.clip(changed, 0, 255).astype(np.uint8), shape)
 
 
 def _own_colour(rng: Generator, image: Image, near: tuple[int, int], reach: int) -> NDArray[np.uint8]:
-    """A colour that the part itself shows around a point: what an open is filled and a short is drawn with."""
+    """A colour (3,) that the part itself shows near a point: what an open is filled and a short is drawn with."""
     side = image.shape[0]
     x, y = np.clip(np.array(near) + rng.integers(-reach, reach + 1, 2), 0, side - 1)
-    return np.full_like(image, image[y, x])
+    return np.asarray(image[y, x], np.uint8)
 
 
 def wrong_material(rng: Generator, image: Image) -> Planted:
@@ -123,7 +120,10 @@ def wrong_material(rng: Generator, image: Image) -> Planted:
 
 
 def foreign_texture(rng: Generator, image: Image) -> Planted:
-    """Algorithm 1: another texture through a noise mask, blended with beta ~ U(0, 0.8)."""
+    """Algorithm 1: another texture through a noise mask.
+
+    The paper lets 0 to 0.8 of the part show through; beyond 0.7 too little of the texture is left to be seen.
+    """
     keep = float(rng.uniform(0, 0.7))
     content = scene(rng, image.shape[0]).astype(np.float32) * (1 - keep) + image.astype(np.float32) * keep
     return _fill(image, _noise_mask(rng, image.shape[0]), content, float(rng.uniform(0.3, 1.2)))
@@ -147,7 +147,7 @@ def scratch(rng: Generator, image: Image) -> Planted:
     if rng.random() < 0.5:
         content = image.astype(np.float32) + float(rng.choice([-1, 1]) * _extent(rng, 20, 150))
     else:
-        content = np.full(image.shape, rng.integers(0, 256, 3), np.float32)
+        content = rng.integers(0, 256, 3).astype(np.float32)
     return _fill(image, shape, content, float(rng.uniform(0.2, 0.7)))
 
 
@@ -190,11 +190,7 @@ def missing(rng: Generator, image: Image) -> Planted:
     rim = cv2.dilate(shape, np.ones((7, 7), np.uint8)) - shape
     if not rim.any():
         return Planted(image, shape)
-    ground = (
-        np.median(image[rim.astype(bool)], 0)
-        if rng.random() < 0.6
-        else _own_colour(rng, image, (x, y), int(size))[0, 0]
-    )
+    ground = np.median(image[rim.astype(bool)], 0) if rng.random() < 0.6 else _own_colour(rng, image, (x, y), int(size))
     content = ground + smooth_noise(rng, side, side // 3)[..., None] * float(rng.uniform(0, 6))
     return _fill(image, shape, np.broadcast_to(content, image.shape), float(rng.uniform(0, 1)))
 
@@ -219,12 +215,13 @@ def wrong_mark(rng: Generator, image: Image) -> Planted:
         )
     else:
         cv2.circle(shape, (x, y), int(_extent(rng, 3, 25)), 1, int(rng.integers(1, 4)))
-    content = np.full(image.shape, rng.integers(0, 256, 3), np.uint8)
+    content = rng.integers(0, 256, 3).astype(np.uint8)
     if rng.random() < 0.5:
         content = _own_colour(rng, image, (x, y), side // 2)
     return _fill(image, shape, content, float(rng.uniform(0, 0.6)))
 
 
+#: Kinds of defects and their shares. Small wrong places lead: they are the ones that boards fail by.
 KINDS: tuple[tuple[Callable[[Generator, Image], Planted], float], ...] = (
     (wrong_material, 0.32),
     (foreign_texture, 0.10),

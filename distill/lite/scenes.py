@@ -16,16 +16,26 @@ from numpy.typing import NDArray
 from distill.lite.photographs import photographs
 
 Image = NDArray[np.uint8]
+#: Share of scenes that are put together from several.
+ASSEMBLY_SHARE = 0.2
+#: The smallest scene that every kind can draw, px.
+MIN_SIDE_PX = 32
 FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_PLAIN)
 
 
 def smooth_noise(rng: Generator, side: int, cells: int) -> NDArray[np.float32]:
-    """Band-limited noise of about `cells` bumps a side, zero mean, (side, side) float32."""
+    """Band-limited noise of about `cells` bumps a side: (side, side) float32, mean 0, standard deviation about 0.8."""
     lattice = rng.normal(size=(cells + 2, cells + 2)).astype(np.float32)
-    return cv2.resize(lattice, (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(lattice, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _point(rng: Generator, side: int) -> tuple[int, int]:
+    x, y = (int(v) for v in rng.integers(0, side, 2))
+    return x, y
 
 
 def _colour(rng: Generator) -> tuple[int, int, int]:
+    """BGR, every third one grey: the parts of most lines have little colour."""
     if rng.random() < 0.35:
         grey = int(rng.integers(0, 256))
         return grey, grey, grey
@@ -34,8 +44,9 @@ def _colour(rng: Generator) -> tuple[int, int, int]:
 
 
 def _blend(low: tuple[int, ...], high: tuple[int, ...], weight: NDArray[np.float32]) -> Image:
-    a, b = np.float32(low), np.float32(high)
-    return (a + (b - a) * np.clip(weight, 0, 1)[..., None]).astype(np.uint8)
+    """From colour `low` where `weight` (side x side) is 0 to colour `high` where it is 1."""
+    a, b = np.asarray(low, np.float32), np.asarray(high, np.float32)
+    return np.asarray(a + (b - a) * np.clip(weight, 0, 1)[..., None]).astype(np.uint8)
 
 
 def _traces(rng: Generator, side: int, image: Image, colour: tuple[int, int, int]) -> None:
@@ -74,7 +85,8 @@ def board(rng: Generator, side: int) -> Image:
         _traces(rng, side, image, copper if rng.random() < 0.75 else ground)
     pad = int(rng.integers(3, 18))
     if rng.random() < 0.5:  # a regular row or field of pads
-        pitch, x0, y0 = pad * 2 + int(rng.integers(3, 20)), *(int(v) for v in rng.integers(0, side, 2))
+        pitch = pad * 2 + int(rng.integers(3, 20))
+        x0, y0 = _point(rng, side)
         for ix in range(int(rng.integers(1, 8))):
             for iy in range(int(rng.integers(1, 5))):
                 centre = (x0 + ix * pitch, y0 + iy * pitch)
@@ -85,7 +97,7 @@ def board(rng: Generator, side: int) -> Image:
                 if rng.random() < 0.6:
                     cv2.circle(image, centre, max(1, pad // 2), ground, -1)
     for _ in range(int(rng.integers(0, 10))):
-        centre, radius = tuple(int(v) for v in rng.integers(0, side, 2)), int(rng.integers(2, 16))
+        centre, radius = _point(rng, side), int(rng.integers(2, 16))
         cv2.circle(image, centre, radius + int(rng.integers(2, 7)), ground if rng.random() < 0.4 else copper, -1)
         cv2.circle(image, centre, radius, copper if rng.random() < 0.4 else ground, -1)
     if rng.random() < 0.25:
@@ -127,7 +139,7 @@ def machined(rng: Generator, side: int) -> Image:
     if rng.random() < 0.5:
         image = np.ascontiguousarray(np.rot90(image))
     for _ in range(int(rng.integers(1, 9))):
-        colour, centre = _colour(rng), tuple(int(v) for v in rng.integers(0, side, 2))
+        colour, centre = _colour(rng), _point(rng, side)
         thickness = -1 if rng.random() < 0.6 else int(rng.integers(1, 8))
         kind = rng.integers(0, 4)
         if kind == 0:
@@ -234,7 +246,8 @@ def assembly(rng: Generator, side: int) -> Image:
     return image
 
 
-_SIMPLE: tuple[tuple[Callable[[Generator, int], Image], float], ...] = (
+#: Kinds of scenes of one piece, and their shares. Boards lead: there small things matter most.
+SIMPLE_SCENES: tuple[tuple[Callable[[Generator, int], Image], float], ...] = (
     (board, 0.34),
     (machined, 0.16),
     (weave, 0.08),
@@ -245,10 +258,11 @@ _SIMPLE: tuple[tuple[Callable[[Generator, int], Image], float], ...] = (
 
 
 def simple_scene(rng: Generator, side: int) -> Image:
-    draw = _SIMPLE[int(rng.choice(len(_SIMPLE), p=[share for _, share in _SIMPLE]))][0]
+    """A golden sample of one kind, (side, side, 3) uint8 BGR."""
+    draw = SIMPLE_SCENES[int(rng.choice(len(SIMPLE_SCENES), p=[share for _, share in SIMPLE_SCENES]))][0]
     return draw(rng, side)
 
 
 def scene(rng: Generator, side: int) -> Image:
-    """One golden sample, (side, side, 3) uint8 BGR."""
-    return assembly(rng, side) if rng.random() < 0.2 else simple_scene(rng, side)
+    """One golden sample, (side, side, 3) uint8 BGR; `side` at least MIN_SIDE_PX."""
+    return assembly(rng, side) if rng.random() < ASSEMBLY_SHARE else simple_scene(rng, side)
