@@ -9,48 +9,42 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from differad_edge.errors import ConfigError, DifferadError
 from distill.lite.generate import training_pair
-from distill.lite.network import HEAT_STRIDE, DifferenceNet
+from distill.lite.loss import heat_targets, loss_of
+from distill.lite.network import DifferenceNet, to_tensor
+from distill.lite.recipe import Recipe, rate_at, read_checkpoint, refuse_other_recipe
 
 #: Pairs of validation come from seeds that training never reaches.
 VALIDATION_SEED_OFFSET = 1_000_000_007
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training run gives."""
-
-    steps: int = 12_000
-    batch: int = 12
-    side_px: int = 192
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 300
-    positive_weight: float = 2.0
-    peak_weight: float = 0.1
-    ema_decay: float = 0.999
-    seed: int = 0
-    init_sha256: str | None = None
-    """Of the checkpoint whose averaged weights training starts from; None: from random weights."""
+VALIDATION_BATCHES = 12
+#: Steps between checkpoints: what a power cut costs, about four minutes on two cores.
+CHECKPOINT_EVERY = 500
+#: Longer gradients are cut to this norm, so that one odd batch cannot undo many.
+GRADIENT_NORM = 2.0
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class GeneratedBatches(Dataset[Batch]):
-    """Batch number k: (reference, target) (B, 3, S, S) uint8 RGB, (label, weight) (B, 1, S, S) uint8."""
+    """Batch number k: (reference, target) (B, 3, S, S) uint8 RGB, (label, weight) (B, 1, S, S) uint8.
+
+    ``offset``: number of the first pair of batch 0.
+    """
 
     def __init__(self, recipe: Recipe, *, offset: int = 0) -> None:
         self.recipe, self.offset = recipe, offset
@@ -59,71 +53,37 @@ class GeneratedBatches(Dataset[Batch]):
         return self.recipe.steps
 
     def __getitem__(self, index: int) -> Batch:
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(1)  # where workers start afresh; their threads would only get in each other's way
         first = self.offset + index * self.recipe.batch
         pairs = [
             training_pair(np.random.default_rng((self.recipe.seed, first + i)), self.recipe.side_px)
             for i in range(self.recipe.batch)
         ]
-        images = (
-            torch.from_numpy(np.stack([getattr(p, name) for p in pairs])[..., ::-1].transpose(0, 3, 1, 2).copy())
-            for name in ("reference", "target")
+        return (
+            to_tensor([p.reference for p in pairs]),
+            to_tensor([p.target for p in pairs]),
+            torch.from_numpy(np.stack([p.label for p in pairs])[:, None]),
+            torch.from_numpy(np.stack([p.weight for p in pairs])[:, None]),
         )
-        maps = (torch.from_numpy(np.stack([getattr(p, name) for p in pairs])[:, None]) for name in ("label", "weight"))
-        return (*images, *maps)  # type: ignore[return-value]
-
-
-def heat_targets(label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Label and weight at the heat map's stride: any defect pixel makes a cell one, any doubtful one takes its vote."""
-    return (
-        F.max_pool2d(label.float(), HEAT_STRIDE),
-        1 - F.max_pool2d(1 - weight.float(), HEAT_STRIDE),
-    )
-
-
-def loss_of(logits: Tensor, label: Tensor, weight: Tensor, recipe: Recipe) -> Tensor:
-    """Weighted cross-entropy + Dice per image + the peaks that decide the verdict.
-
-    The peak term is the cross-entropy of each image's strongest answer outside its defects and strongest answer inside:
-    those two numbers, not the mean pixel, make a false alarm or a miss.
-    """
-    truth, weight = heat_targets(label, weight)
-    pixel = F.binary_cross_entropy_with_logits(
-        logits, truth, weight, pos_weight=torch.tensor(recipe.positive_weight, device=logits.device)
-    )
-    probability = logits.sigmoid() * weight
-    axes = (1, 2, 3)
-    dice = 1 - (2 * (probability * truth).sum(axes) + 1) / (probability.sum(axes) + (truth * weight).sum(axes) + 1)
-    smooth = F.avg_pool2d(logits, 3, 1, 1)
-    near = F.max_pool2d(torch.maximum(truth, 1 - weight), 9, 1, 4)
-    outside = smooth.masked_fill(near > 0, -20).amax(axes)
-    inside = smooth.masked_fill(truth * weight == 0, -20).amax(axes)
-    bad = (truth * weight).amax(axes) > 0
-    peak = F.softplus(outside).mean() + (F.softplus(-inside) * bad).mean()
-    return pixel + dice.mean() + recipe.peak_weight * peak
-
-
-def rate_at(step: int, recipe: Recipe) -> float:
-    """Learning rate: linear warm-up, then half a cosine down to one hundredth."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 @torch.no_grad()
 def follow(average: nn.Module, net: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the current ones; running statistics are copied."""
-    for a, b in zip(average.parameters(), net.parameters(), strict=True):
-        a.lerp_(b, 1 - decay)
-    for a, b in zip(average.buffers(), net.buffers(), strict=True):
-        a.copy_(b)
+    for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
+    for slow_buffer, buffer in zip(average.buffers(), net.buffers(), strict=True):
+        slow_buffer.copy_(buffer)
 
 
 @torch.no_grad()
-def validate(net: nn.Module, recipe: Recipe, batches: int, device: torch.device) -> dict[str, float]:
-    """Figures on generated pairs that training never sees: pixel F1 at 0.5, image AUROC, false alarms and misses."""
+def validate(net: nn.Module, recipe: Recipe, batches: int, device: torch.device) -> dict[str, float | None]:
+    """Figures on generated pairs that training never sees: pixel F1 at 0.5, image AUROC, good passed, defects found.
+
+    A figure of which there is nothing to count (no good pair, or none with a defect) is None.
+    """
     data = GeneratedBatches(recipe, offset=VALIDATION_SEED_OFFSET)
+    training = net.training
     net.eval()
     hits = found = real = 0.0
     peaks: list[tuple[float, bool]] = []
@@ -140,34 +100,58 @@ def validate(net: nn.Module, recipe: Recipe, batches: int, device: torch.device)
         clear = bad | (counts.amin((1, 2, 3)) > 0)
         peak = F.avg_pool2d(heat, 3, 1, 1).amax((1, 2, 3))
         peaks += [(float(p), bool(b)) for p, b, c in zip(peak, bad, clear, strict=True) if c]
-    net.train()
+    net.train(training)
     bad_peaks = np.array([p for p, b in peaks if b])
     good_peaks = np.array([p for p, b in peaks if not b])
     return {
         "pixel_f1": 2 * hits / max(1.0, found + real),
-        "image_auroc": float((bad_peaks[:, None] > good_peaks[None]).mean()),
-        "true_normal_rate": float((good_peaks < 0.5).mean()),
-        "recall": float((bad_peaks >= 0.5).mean()),
+        "image_auroc": _share(bad_peaks[:, None] > good_peaks[None]),
+        "true_normal_rate": _share(good_peaks < 0.5),
+        "recall": _share(bad_peaks >= 0.5),
     }
 
 
+def _share(holds: NDArray[np.bool_]) -> float | None:
+    return float(holds.mean()) if holds.size else None
+
+
 def train(
-    recipe: Recipe, out: Path, *, workers: int, threads: int, device: torch.device, init: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    workers: int,
+    threads: int,
+    device: torch.device,
+    init: Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
 ) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    """Train in the folder ``out`` up to ``recipe.steps``; go on where its `checkpoint.pt` stands, if there is one.
+
+    With each checkpoint a line goes to `log.jsonl`; `recipe.json` is there to be read.
+    ``workers``: processes that generate pairs, 0 for this one. ``threads``: of PyTorch. ``init``: a checkpoint whose
+    averaged weights a fresh run starts from. ``checkpoint_every``: in steps.
+
+    Raises ConfigError when ``out`` holds a checkpoint of another recipe, a checkpoint cannot be read, or a second stage
+    has the seed of the first.
+    """
+    cv2.setNumThreads(1)  # before workers are forked: a forked copy of OpenCV's threads would hang
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    net = DifferenceNet().to(device, memory_format=torch.channels_last)
+    net, average = _network(device), _network(device)
     if init is not None:
-        net.load_state_dict(torch.load(init, map_location=device, weights_only=True)["average"])
-    average = DifferenceNet().to(device, memory_format=torch.channels_last)
+        start = read_checkpoint(init, device)
+        if start["recipe"]["seed"] == recipe.seed:
+            raise ConfigError(
+                f"seed: got {recipe.seed}, that of {init}, allowed: another; else the same pairs come again"
+            )
+        net.load_state_dict(start["average"])
     average.load_state_dict(net.state_dict())
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    out.mkdir(parents=True, exist_ok=True)
     checkpoint, step = out / "checkpoint.pt", 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        if saved["recipe"] != asdict(recipe):
-            raise SystemExit(f"{checkpoint} comes from another recipe: {saved['recipe']}")
+        saved = read_checkpoint(checkpoint, device)
+        refuse_other_recipe(checkpoint, saved["recipe"], recipe)
         net.load_state_dict(saved["net"])
         average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -179,57 +163,84 @@ def train(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
     )
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
     began, running = time.monotonic(), 0.0
     for reference, target, label, weight in loader:
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, recipe)
-        shape = torch.channels_last
-        logits = net(
-            reference.to(device).float().contiguous(memory_format=shape),
-            target.to(device).float().contiguous(memory_format=shape),
-        )
+        logits = net(_on(device, reference), _on(device, target))
         loss = loss_of(logits, label.to(device), weight.to(device), recipe)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(net.parameters(), GRADIENT_NORM)
         optimiser.step()
         step += 1
+        # In the first steps the average would hold on to random weights.
         follow(average, net, min(recipe.ema_decay, (1 + step) / (10 + step)))
         running = loss.item() if running == 0 else 0.98 * running + 0.02 * loss.item()
-        if step % 500 == 0 or step == recipe.steps:
-            state = {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save({**state, "step": step, "recipe": asdict(recipe)}, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").replace(checkpoint)
-            figures = validate(average, recipe, 12, device)
+        if step % checkpoint_every == 0 or step == recipe.steps:
+            weights = {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+            unfinished = checkpoint.with_suffix(".tmp")
+            torch.save({**weights, "step": step, "recipe": asdict(recipe)}, unfinished)
+            unfinished.replace(checkpoint)
+            figures = validate(average, recipe, VALIDATION_BATCHES, device)
             line = {"step": step, "seconds": round(time.monotonic() - began), "loss": round(running, 4), **figures}
-            with (out / "log.jsonl").open("a") as log:
+            with (out / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             print(line, flush=True)
 
 
-def main() -> None:
+def _network(device: torch.device) -> DifferenceNet:
+    net = DifferenceNet().to(device)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # not in its stubs
+
+
+def _on(device: torch.device, images: Tensor) -> Tensor:
+    return images.to(device).float().contiguous(memory_format=torch.channels_last)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown name; PyTorch without CUDA; ...
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device: got {name!r}, allowed: one that PyTorch can use here: {reason}") from error
+    return device
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint, log and recipe")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--side", type=int, default=Recipe.side_px, help="side of the generated crops, px")
+    parser.add_argument("--batch", type=int, default=Recipe.batch, help="pairs a step")
+    parser.add_argument("--side", type=int, default=Recipe.side_px, help="side of the generated pairs, px")
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--init", type=Path, help="checkpoint to start from, for a second stage")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--workers", type=int, default=1, help="processes that generate pairs")
-    parser.add_argument("--threads", type=int, default=max(1, torch.get_num_threads()))
+    parser.add_argument("--workers", type=int, default=1, help="processes that generate pairs, 0 for none beside this")
+    parser.add_argument("--threads", type=int, default=max(1, torch.get_num_threads()), help="of PyTorch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    a = parser.parse_args()
-    recipe = Recipe(
-        steps=a.steps,
-        batch=a.batch,
-        side_px=a.side,
-        learning_rate=a.learning_rate,
-        seed=a.seed,
-        init_sha256=None if a.init is None else hashlib.sha256(a.init.read_bytes()).hexdigest(),
-    )
-    train(recipe, a.out, workers=a.workers, threads=a.threads, device=torch.device(a.device), init=a.init)
+    a = parser.parse_args(arguments)
+    if a.workers < 0:
+        parser.error(f"--workers: got {a.workers}, allowed: 0 or more")
+    if a.threads < 1:
+        parser.error(f"--threads: got {a.threads}, allowed: 1 or more")
+    if a.init is not None and not a.init.is_file():
+        parser.error(f"--init: got {a.init}, allowed: a checkpoint's file")
+    try:
+        recipe = Recipe(
+            steps=a.steps,
+            batch=a.batch,
+            side_px=a.side,
+            learning_rate=a.learning_rate,
+            seed=a.seed,
+            init_sha256=None if a.init is None else hashlib.sha256(a.init.read_bytes()).hexdigest(),
+        )
+        device = _device(a.device)
+        train(recipe, a.out, workers=a.workers, threads=a.threads, device=device, init=a.init)
+    except DifferadError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
