@@ -19,11 +19,12 @@ PACKAGE = "differad_edge"
 
 # From the bottom up. A name stands for a module, or for a package with all that it holds.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "results", "deadline", "drawing"}),
+    frozenset({"errors", "results", "deadline", "deadline_worker", "drawing"}),
     frozenset({"geometry", "images", "image_header", "image_quality", "config", "machine"}),
     frozenset({"grounding", "pairs", "references", "cameras", "outputs"}),
     frozenset({"engines", "scoring", "decide", "describe"}),
-    frozenset({"inspector", "export", "evaluation", "evaluation_products", "evaluation_sheet", "benchmarking"}),
+    frozenset({"ready", "inspection", "inspector", "export", "benchmarking", "health"})
+    | frozenset({"evaluation", "evaluation_products", "evaluation_sheet"}),
     frozenset({"runtime"}),
     frozenset({"client", "web"}),
     frozenset({"cli", "__main__"}),
@@ -40,7 +41,7 @@ ONLY = {
 CORE = {"numpy", "cv2", "pydantic", "yaml"}
 # Everything else, and the only modules that may import it.
 CONFINED = {
-    "typing_extensions": {"results"},
+    "typing_extensions": {"results", "inspector"},
     "typer": {"cli"},
     "rich": {"cli"},
     "onnxruntime": {"engines", "export"},

@@ -1,0 +1,166 @@
+"""What the demo inspects: generated products with known defects, and a folder of the user's own images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from differad_edge.cameras.simulated import PRODUCT_NAMES, SimulatedProduct
+from differad_edge.cli._files import IMAGE_SUFFIXES, image_files, write_image
+from differad_edge.cli._sheet import Block, Tile
+from differad_edge.errors import ImageDecodeError, ImageError
+from differad_edge.geometry import iou
+from differad_edge.images import Image, load_image
+from differad_edge.inspector import EdgeInspector
+from differad_edge.results import Box, InspectionResult, Verdict
+
+__all__ = [
+    "FOLDER_PRODUCT",
+    "PARTS_EACH",
+    "Inspected",
+    "as_block",
+    "find_golden",
+    "inspect_folder",
+    "inspect_generated",
+]
+
+FOLDER_PRODUCT = "demo-folder"
+PARTS_EACH = 8
+SIZE_PX = 640
+FITTING_IOU = 0.3
+
+_GOLDEN_NAMES = ("golden", "reference")
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One part. ``defect``: the kind that was drawn in at ``truth``, None: good, or not known (the user's images).
+
+    ``result`` is None for a file that is no image; ``problem`` then says why. ``elapsed_ms``: as the caller sees it.
+    """
+
+    product: str
+    name: str
+    file: Path
+    image: Image | None
+    defect: str | None
+    truth: tuple[Box, ...]
+    truth_known: bool
+    result: InspectionResult | None
+    problem: str | None
+    elapsed_ms: float
+
+    @property
+    def surprising(self) -> bool:
+        """Whether the verdict is not what is true of the part."""
+        if not self.truth_known or self.result is None:
+            return False
+        return self.result.verdict is not (Verdict.OK if self.defect is None else Verdict.NG)
+
+    @property
+    def fits(self) -> bool:
+        """Whether one of its findings covers the true defect."""
+        findings = () if self.result is None else self.result.findings
+        return any(iou(finding.box, box) >= FITTING_IOU for finding in findings for box in self.truth)
+
+    @property
+    def words(self) -> str:
+        """What was found, or why nothing was."""
+        if self.result is None:
+            return self.problem or ""
+        if self.result.findings:
+            more = len(self.result.findings) - 1
+            return (self.result.findings[0].description or "") + (f" (and {more} more)" if more else "")
+        return self.result.detail or ""
+
+
+def inspect_generated(
+    inspector: EdgeInspector, folder: Path, seed: int, golden: dict[str, Image]
+) -> Iterator[Inspected]:
+    """Register each simulated product and inspect its first parts; their images are kept below ``folder``.
+
+    ``golden`` is filled with the golden samples.
+    """
+    for name in PRODUCT_NAMES:
+        source = SimulatedProduct(name, SIZE_PX, seed=seed)
+        golden[name] = source.golden()
+        file = folder / f"{name}-golden.png"
+        write_image(golden[name], file)
+        inspector.register(name, [file])
+        inspector.warm_up(name)
+        for index in range(PARTS_EACH):
+            part = source.part(index)
+            file = folder / f"{name}-{index + 1:02d}.jpg"
+            write_image(part.image, file)
+            image = load_image(file)  # what is shown is what anybody can inspect again from the file
+            result, elapsed_ms = _timed(inspector, image, name)
+            yield Inspected(name, file.stem, file, image, part.defect, part.boxes, True, result, None, elapsed_ms)
+
+
+def find_golden(folder: Path) -> tuple[Path, list[Path]]:
+    """The golden sample among a folder's images, named golden* or reference* or else the first, and the others.
+
+    Raises ImageDecodeError when there is no such folder or fewer than two images in it.
+    """
+    if not folder.is_dir():
+        raise ImageDecodeError(f"folder: got {str(folder)!r}, allowed: a folder with a golden sample and parts")
+    files = image_files([folder])
+    if len(files) < 2:
+        raise ImageDecodeError(
+            f"folder {str(folder)!r}: got 1 image, allowed: at least 2 ({' '.join(IMAGE_SUFFIXES)}): the golden sample "
+            "(golden*, reference*, or the first) and parts"
+        )
+    named = [file for file in files if file.stem.lower().startswith(_GOLDEN_NAMES)]
+    chosen = (named or files)[0]
+    return chosen, [file for file in files if file != chosen]
+
+
+def inspect_folder(
+    inspector: EdgeInspector, chosen: Path, parts: list[Path], progress: Callable[[int, int], None]
+) -> Iterator[Inspected]:
+    """Register ``chosen`` and inspect ``parts``; a file that is no image does not stop the others."""
+    inspector.register(FOLDER_PRODUCT, [chosen])
+    inspector.warm_up(FOLDER_PRODUCT)
+    for number, file in enumerate(parts, start=1):
+        progress(number, len(parts))
+        try:
+            image = load_image(file, name="part")
+            result, elapsed_ms = _timed(inspector, image, FOLDER_PRODUCT)
+        except ImageError as error:
+            problem = f"{error.code}: {error}"
+            yield Inspected(FOLDER_PRODUCT, file.name, file, None, None, (), False, None, problem, 0.0)
+            continue
+        yield Inspected(FOLDER_PRODUCT, file.name, file, image, None, (), False, result, None, elapsed_ms)
+
+
+def as_block(name: str, golden: Image, parts: list[Inspected]) -> Block:
+    """For the sheet; files that are no images are left out."""
+    tiles = (
+        Tile(
+            image=part.image,
+            title=(part.defect or "good part") if part.truth_known else part.name,
+            verdict=part.result.verdict,
+            score=part.result.score,
+            boxes=tuple(finding.box for finding in part.result.findings),
+            note=_note(part),
+            missed=part.truth if part.surprising else (),
+            surprising=part.surprising,
+        )
+        for part in parts
+        if part.image is not None and part.result is not None
+    )
+    return Block(name, golden, tuple(tiles))
+
+
+def _note(part: Inspected) -> str:
+    if part.surprising:
+        return "missed" if part.defect is not None else f"false alarm: {part.words}"
+    return part.words or f"no difference found, {part.elapsed_ms:.0f} ms"
+
+
+def _timed(inspector: EdgeInspector, image: Image, product: str) -> tuple[InspectionResult, float]:
+    began = time.perf_counter()
+    result = inspector.inspect(image, product)
+    return result, (time.perf_counter() - began) * 1e3
