@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["VERDICT_STYLES", "figure", "hint", "milliseconds", "output", "progress", "table", "verdict"]
+__all__ = ["VERDICT_STYLES", "figure", "hint", "milliseconds", "one_line", "output", "progress", "table", "verdict"]
 
 VERDICT_STYLES = {"OK": "bold green", "NG": "bold red", "UNDECIDED": "bold yellow", "ERROR": "bold magenta"}
 
@@ -33,6 +33,11 @@ def table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) 
 def verdict(text: str) -> Text:
     """A verdict in its colour."""
     return Text(text, VERDICT_STYLES.get(text, ""))
+
+
+def one_line(text: str) -> Text:
+    """A cell that is cut off rather than broken where the table is too wide."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def figure(value: float | None, interval: Sequence[float] | None = None) -> str:

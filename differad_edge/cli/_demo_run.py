@@ -30,6 +30,7 @@ FOLDER_PRODUCT = "demo-folder"
 PARTS_EACH = 8
 SIZE_PX = 640
 FITTING_IOU = 0.3
+MAX_TILES = 60
 
 _GOLDEN_NAMES = ("golden", "reference")
 
@@ -44,7 +45,6 @@ class Inspected:
     product: str
     name: str
     file: Path
-    image: Image | None
     defect: str | None
     truth: tuple[Box, ...]
     truth_known: bool
@@ -96,13 +96,14 @@ def inspect_generated(
             write_image(part.image, file)
             image = load_image(file)  # what is shown is what anybody can inspect again from the file
             result, elapsed_ms = _timed(inspector, image, name)
-            yield Inspected(name, file.stem, file, image, part.defect, part.boxes, True, result, None, elapsed_ms)
+            yield Inspected(name, file.stem, file, part.defect, part.boxes, True, result, None, elapsed_ms)
 
 
 def find_golden(folder: Path) -> tuple[Path, list[Path]]:
     """The golden sample among a folder's images, named golden* or reference* or else the first, and the others.
 
-    Raises ImageDecodeError when there is no such folder or fewer than two images in it.
+    Raises ImageDecodeError when there is no such folder or fewer than two images in it, ImageError for a golden sample
+    that cannot be used.
     """
     if not folder.is_dir():
         raise ImageDecodeError(f"folder: got {str(folder)!r}, allowed: a folder with a golden sample and parts")
@@ -114,6 +115,7 @@ def find_golden(folder: Path) -> tuple[Path, list[Path]]:
         )
     named = [file for file in files if file.stem.lower().startswith(_GOLDEN_NAMES)]
     chosen = (named or files)[0]
+    load_image(chosen, name="golden sample")
     return chosen, [file for file in files if file != chosen]
 
 
@@ -130,16 +132,21 @@ def inspect_folder(
             result, elapsed_ms = _timed(inspector, image, FOLDER_PRODUCT)
         except ImageError as error:
             problem = f"{error.code}: {error}"
-            yield Inspected(FOLDER_PRODUCT, file.name, file, None, None, (), False, None, problem, 0.0)
+            yield Inspected(FOLDER_PRODUCT, file.name, file, None, (), False, None, problem, 0.0)
             continue
-        yield Inspected(FOLDER_PRODUCT, file.name, file, image, None, (), False, result, None, elapsed_ms)
+        yield Inspected(FOLDER_PRODUCT, file.name, file, None, (), False, result, None, elapsed_ms)
 
 
 def as_block(name: str, golden: Image, parts: list[Inspected]) -> Block:
-    """For the sheet; files that are no images are left out."""
+    """For the sheet; files that are no images are left out, and of very many parts those that are OK."""
+    shown = [part for part in parts if part.result is not None]
+    remark = "golden sample"
+    if len(shown) > MAX_TILES:
+        remark += f", {MAX_TILES} of {len(shown)} parts"
+        shown = sorted(shown, key=lambda part: part.result is not None and part.result.is_ok)[:MAX_TILES]
     tiles = (
         Tile(
-            image=part.image,
+            file=part.file,
             title=(part.defect or "good part") if part.truth_known else part.name,
             verdict=part.result.verdict,
             score=part.result.score,
@@ -148,10 +155,10 @@ def as_block(name: str, golden: Image, parts: list[Inspected]) -> Block:
             missed=part.truth if part.surprising else (),
             surprising=part.surprising,
         )
-        for part in parts
-        if part.image is not None and part.result is not None
+        for part in shown
+        if part.result is not None
     )
-    return Block(name, golden, tuple(tiles))
+    return Block(name, golden, tuple(tiles), remark)
 
 
 def _note(part: Inspected) -> str:

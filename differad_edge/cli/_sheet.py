@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 
-from differad_edge.images import Image
+from differad_edge.images import Image, load_image
 from differad_edge.results import Box, Verdict
 
 __all__ = ["Block", "Tile", "draw_card", "draw_sheet"]
@@ -37,12 +38,12 @@ _MAX_BOXES = 12
 
 @dataclass(frozen=True)
 class Tile:
-    """One part. ``image``: HxWx3 uint8 BGR; ``boxes``: its findings, strongest first; ``note``: words below it.
+    """One part. ``file``: its image, read when it is drawn; ``boxes``: its findings, strongest first.
 
     ``missed``: true defects that were not found. ``surprising``: the verdict is not what is true of the part.
     """
 
-    image: Image
+    file: Path
     title: str
     verdict: Verdict
     score: float
@@ -54,11 +55,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Block:
-    """A golden sample and its parts."""
+    """A golden sample, HxWx3 uint8 BGR, and its parts. ``remark``: a line below the golden sample."""
 
     name: str
     golden: Image
     tiles: tuple[Tile, ...]
+    remark: str = "golden sample"
 
 
 def draw_sheet(title: str, subtitle: str, blocks: Sequence[Block]) -> Image:
@@ -76,7 +78,7 @@ def draw_sheet(title: str, subtitle: str, blocks: Sequence[Block]) -> Image:
         top += 36
         _place(page, _framed(block.golden, large, _LINE, 2), _EDGE, top)
         _write(page, block.name, _EDGE, top + large + 32, 26, _TEXT, 700)
-        _write(page, "golden sample", _EDGE + _width_of(block.name, 26, 700) + 14, top + large + 32, 21, _FAINT, 400)
+        _write(page, block.remark, _EDGE + _width_of(block.name, 26, 700) + 14, top + large + 32, 21, _FAINT, 400)
         for index, tile in enumerate(block.tiles):
             row, column = divmod(index, _COLUMNS)
             left = _EDGE + large + _GAP + column * (_TILE + _GAP)
@@ -122,9 +124,10 @@ def _tile(tile: Tile, side: int) -> Image:
 
 def _annotated(tile: Tile, side: int) -> Image:
     """The part, side x side, letterboxed, with boxes and an enlarged look at the strongest finding."""
-    height, width = tile.image.shape[:2]
+    image = load_image(tile.file, name="part")
+    height, width = image.shape[:2]
     scale = side / max(height, width)
-    shown, (left, top) = _letterbox(tile.image, side)
+    shown, (left, top) = _letterbox(image, side)
     boxes = tile.boxes[:_MAX_BOXES]
     marked = [*((box, _AMBER) for box in tile.missed), *((box, _COLOURS[Verdict.NG]) for box in reversed(boxes))]
     for box, colour in marked:
@@ -134,7 +137,7 @@ def _annotated(tile: Tile, side: int) -> Image:
         cv2.rectangle(shown, first, second, _CARD, 4, cv2.LINE_AA)
         cv2.rectangle(shown, first, second, colour, 2, cv2.LINE_AA)
     if boxes:
-        _add_lens(shown, tile.image, boxes[0], side)
+        _add_lens(shown, image, boxes[0], side)
     return shown
 
 

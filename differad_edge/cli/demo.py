@@ -104,17 +104,16 @@ def _make_folder(folder: Path) -> Path:
 
 
 def _show_table(console: Console, parts: list[Inspected]) -> None:
-    from differad_edge.cli._console import milliseconds, table, verdict
+    from differad_edge.cli._console import milliseconds, one_line, table, verdict
 
     known = any(part.truth_known for part in parts)
     columns = ["part", *(["truth"] if known else []), "verdict", "score", "time", "what was found"]
     rows = table(*columns, numbers=("score", "time"))
-    rows.columns[-1].no_wrap = True  # one line a part; the picture has all the words
     for index, part in enumerate(parts):
         if index and part.product != parts[index - 1].product:
             rows.add_section()
         if part.result is None:
-            rows.add_row(part.name, *([""] if known else []), verdict("ERROR"), "", "", part.words)
+            rows.add_row(part.name, *([""] if known else []), verdict("ERROR"), "", "", one_line(part.words))
             continue
         words = part.words
         if part.surprising:
@@ -125,7 +124,7 @@ def _show_table(console: Console, parts: list[Inspected]) -> None:
             verdict(part.result.verdict.value),
             f"{part.result.score:.2f}",
             milliseconds(part.elapsed_ms),
-            words,
+            one_line(words),
         )
     console.print(rows)
 
@@ -138,7 +137,7 @@ def _summary(parts: list[Inspected]) -> str:
     fitting = sum(part.fits for part in found)
     alarms = sum(part.surprising for part in good)
     p50_ms = statistics.median(part.elapsed_ms for part in parts)
-    height, width = next(part.image for part in parts if part.image is not None).shape[:2]
+    width, height = next(part.result.image_size for part in parts if part.result is not None)
     return (
         f"{len(found)} of {len(defective)} defects found"
         + (f" ({fitting} with a box that fits)" if fitting < len(found) else "")
