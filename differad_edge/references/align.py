@@ -26,8 +26,9 @@ Affine = NDArray[np.float64]
 
 _WORK_SIDE_PX = 200
 _BLUR_PX = 1.2
-_LK_ITERATIONS = 12
-_LK_STOP_PX = 0.01
+_LK_ITERATIONS = 40  # a part that is turned by 8 degrees needs more than 20; one in its place stops after 3
+_LK_STOP_PX = 0.02
+_MIN_SHOWN = 0.4  # of the reference, for a motion to be followed
 _FIXED_SHARE = 0.03  # of the strongest direction's eigenvalue
 _CLIPPED_ERROR = 2.0  # in standard deviations of the picture: a defect must not pull the part along
 _STRUCTURE_STD = 4.0  # grey levels, of a block that can tell where it lies
@@ -48,7 +49,8 @@ class AlignmentModel:
     to_work: tuple[float, float]
     plane: Plane
     weight: Plane
-    normalised: Plane
+    soft: Plane
+    soft_edges: Plane
     structured: NDArray[np.bool_]
     steepest: NDArray[np.float32]
     inverse_hessian: NDArray[np.float64] | None
@@ -74,7 +76,8 @@ class AlignmentModel:
             to_work=(work[0] / width, work[1] / height),
             plane=plane,
             weight=weight,
-            normalised=_normalised(plane, weight),
+            soft=_soft(plane),
+            soft_edges=_soft(_edges(plane)),
             structured=_structured_blocks(plane, weight),
             steepest=steepest,
             inverse_hessian=inverse,
@@ -128,8 +131,7 @@ class AlignmentModel:
 
     def _agreement(self, plane: Plane, motion: Affine) -> float:
         """Correlation of blurred edges, -1 to 1: wide enough for a start that is some pixels off."""
-        a, b = _soft(_edges(self.plane)), _soft(_edges(_warp(plane, motion)))
-        return _correlation(a, b, self.window)
+        return _correlation(self.soft_edges, _soft(_edges(_warp(plane, motion))), self.window)
 
     def _shifted(self, edges: Plane, motion: Affine) -> Affine:
         """``motion`` with the shift that phase correlation adds to it."""
@@ -162,11 +164,17 @@ class AlignmentModel:
         """Lucas-Kanade: (similarity that brings ``plane`` onto the reference, mean error left) from a nearby start."""
         assert self.inverse_hessian is not None
         height, width = self.plane.shape
+        everywhere = np.ones_like(plane)
         best, best_error = motion, math.inf
         for _ in range(_LK_ITERATIONS):
-            error = _normalised(_warp(plane, motion), self.weight) - self.normalised
-            error = np.clip(error, -_CLIPPED_ERROR, _CLIPPED_ERROR) * self.weight
-            size = float(np.abs(error).mean())
+            # What the target does not show must not count: its repeated edge would hold the motion back.
+            weight = self.weight * _warp(everywhere, motion, cv2.BORDER_CONSTANT)
+            shown = float(weight.sum())
+            if shown < _MIN_SHOWN * float(self.weight.sum()):
+                break
+            error = _normalised(_warp(plane, motion), weight) - _normalised(self.plane, weight)
+            error = np.clip(error, -_CLIPPED_ERROR, _CLIPPED_ERROR) * weight
+            size = float(np.abs(error).sum()) / shown
             if size >= best_error:  # it does not improve any more, or it runs away
                 break
             best, best_error = motion, size
@@ -179,11 +187,7 @@ class AlignmentModel:
     def _residual(self, warped: Plane) -> float:
         if int(self.structured.sum()) < _MIN_STRUCTURED_BLOCKS:
             return 0.0
-        reference, target = _soft(self.plane), _soft(warped)
-        scores = []
-        for rows, columns, structured in _blocks(self.plane.shape, self.structured):
-            if structured:
-                scores.append(_correlation(reference[rows, columns], target[rows, columns], self.weight[rows, columns]))
+        scores = _block_correlations(self.soft, _soft(warped), self.weight, self.structured.shape)[self.structured]
         return float(min(1.0, max(0.0, 1.0 - float(np.median(scores)))))
 
 
@@ -201,13 +205,13 @@ def _soft(plane: Plane) -> Plane:
     return np.asarray(cv2.GaussianBlur(plane, (0, 0), 1.5), np.float32)
 
 
-def _warp(plane: Plane, motion: Affine) -> Plane:
+def _warp(plane: Plane, motion: Affine, border: int = cv2.BORDER_REPLICATE) -> Plane:
     """Sample ``plane`` at motion(x): what lies at motion(x) in the target comes to x."""
     if np.array_equal(motion, np.eye(2, 3)):
         return plane
     size = (plane.shape[1], plane.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(plane, motion, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    return np.asarray(cv2.warpAffine(plane, motion, size, flags=flags, borderMode=border), np.float32)
 
 
 def _correlation(a: Plane, b: Plane, weight: Plane) -> float:
@@ -218,6 +222,21 @@ def _correlation(a: Plane, b: Plane, weight: Plane) -> float:
     energy = math.sqrt(float((a * a * weight).sum()) * float((b * b * weight).sum()))
     # Below a grey level's noise there is nothing to correlate.
     return float((a * b * weight).sum()) / energy if energy > 0.25 * total else 0.0
+
+
+def _block_means(values: Plane, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.asarray(cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.float64)
+
+
+def _block_correlations(a: Plane, b: Plane, weight: Plane, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """`_correlation` within each of ``shape`` (rows, columns) equal blocks, all at once."""
+    total = _block_means(weight, shape) + 1e-9
+    mean_a, mean_b = _block_means(a * weight, shape) / total, _block_means(b * weight, shape) / total
+    variance_a = _block_means(a * a * weight, shape) / total - mean_a**2
+    variance_b = _block_means(b * b * weight, shape) / total - mean_b**2
+    covariance = _block_means(a * b * weight, shape) / total - mean_a * mean_b
+    energy = np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0))
+    return np.where(energy > 0.25, covariance / np.maximum(energy, 1e-9), 0.0)
 
 
 def _normalised(plane: Plane, weight: Plane) -> Plane:
