@@ -10,7 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["VERDICT_STYLES", "figure", "hint", "milliseconds", "one_line", "output", "progress", "table", "verdict"]
+__all__ = [
+    "VERDICT_STYLES",
+    "figure",
+    "hint",
+    "interval",
+    "milliseconds",
+    "one_line",
+    "output",
+    "progress",
+    "table",
+    "verdict",
+]
 
 VERDICT_STYLES = {"OK": "bold green", "NG": "bold red", "UNDECIDED": "bold yellow", "ERROR": "bold magenta"}
 
@@ -22,9 +33,9 @@ def output() -> Console:
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
-def table(*columns: str, title: str | None = None, numbers: Sequence[str] = ()) -> Table:
+def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     """An empty table with these headings; those in ``numbers`` are right-aligned."""
-    empty = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    empty = Table(box=None, padding=(0, 2, 0, 0))
     for name in columns:
         empty.add_column(name, justify="right" if name in numbers else "left", header_style="dim")
     return empty
@@ -40,11 +51,14 @@ def one_line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def figure(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """A figure of merit in [0, 1] with its interval; a dash where it is undefined."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+def figure(value: float | None) -> str:
+    """A figure of merit in [0, 1]; a dash where it is undefined."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """Low and high of a figure of merit; a dash where it is undefined."""
+    return "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -67,28 +67,31 @@ def evaluate(
 
 
 def _show(console: Console, report: Mapping[str, Any]) -> None:
-    from differad_edge.cli._console import figure, milliseconds, table
+    from differad_edge.cli._console import figure, interval, milliseconds, table
     from differad_edge.scoring import DETECTION_FIGURES, ONE_BOX_FIGURES
 
     console.print(
         f"{report['set']}: {report['n']} of {report['pairs_in_set']} pairs, engine {report['engine']}, "
         f"threshold {_threshold(report)}"
     )
-    names = [name for name in ONE_BOX_FIGURES if name in report["micro"]]
-    rows = table("product", "n", *names, title="One box a part (IoU >= 0.3)", numbers=("n",))
+    micro, macro, detection = report["micro"], report["macro"], report["detection"]
+    names = ONE_BOX_FIGURES
+    console.print("\nOne box a part (IoU >= 0.3)", style="bold")
+    rows = table("product", "n", *names, numbers=("n", *names))
     for product, entry in report["classes"].items():
         rows.add_row(product, str(entry["n"]), *(figure(entry[name]) for name in names))
-    if report["classes"]:
-        rows.add_section()
-    for mean in ("macro", "micro"):
-        entry = report[mean]
-        rows.add_row(mean, str(report["n"]), *(figure(entry[name], entry[f"{name}_ci"]) for name in names))
     console.print(rows)
-    detection = report["detection"]
-    names = [name for name in DETECTION_FIGURES if name in detection]
-    rows = table(*names, title=f"All boxes, class-agnostic (IoU > {detection['iou_above']})")
-    rows.add_row(*(figure(detection[name], detection[f"{name}_ci"]) for name in names))
+    rows = table("over all", "micro", "95 % interval", "macro", "95 % interval", numbers=("micro", "macro"))
+    for name in names:
+        means = [(figure(mean[name]), interval(mean[f"{name}_ci"])) for mean in (micro, macro)]
+        rows.add_row(name, *means[0], *means[1])
     console.print(rows)
+    console.print(f"\nAll boxes, class-agnostic (IoU > {detection['iou_above']})", style="bold")
+    rows = table("over all", "value", "95 % interval", numbers=("value",))
+    for name in DETECTION_FIGURES:
+        rows.add_row(name, figure(detection[name]), interval(detection[f"{name}_ci"]))
+    console.print(rows)
+    console.print()
     if report["annotation_margin_px"]:
         margin_px = report["annotation_margin_px"]
         console.print(f"Predicted boxes grew by {margin_px:g} px before matching: the set's annotation margin.")
