@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what a pipe cannot say
         try:
             command(*args, **options)
         except DifferadError as error:

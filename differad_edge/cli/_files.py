@@ -68,12 +68,13 @@ def check_image_output(path: Path | None, option: str) -> None:
 
 def write_json(data: Any, path: Path, option: str = "--json") -> None:
     """Write strict JSON, one object and a line feed, to a file or to standard output ("-")."""
-    text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     if path == STDOUT:
-        sys.stdout.write(text)
+        # ASCII, because nobody knows which encoding standard output has.
+        sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
         sys.stdout.flush()
     else:
-        _write(path, text.encode("utf-8"), option)
+        text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        _write(path, text.encode("utf-8", "backslashreplace"), option)
 
 
 def write_image(image: Image, path: Path, option: str = "--out") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,21 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "differad_edge", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == f"differad-edge {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json", "-"]], ids=["words", "json"])
+def test_names_that_standard_output_cannot_say_are_no_fault(tmp_path: Path, arguments: list[str]) -> None:
+    store = tmp_path / "prüf\u4e2d"
+    store.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "differad_edge", "products", "--store", str(store), *arguments],
+        capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    if arguments:
+        assert json.loads(done.stdout)["store"] == str(store)
+    else:
+        assert b"pr\\xfcf\\u4e2d" in done.stdout
 
 
 class TestGuard:
