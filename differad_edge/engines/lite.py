@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -21,7 +22,13 @@ from numpy.typing import NDArray
 
 from differad_edge.engines.base import Candidate, Evidence, ReferenceView
 from differad_edge.engines.heatmap import HeatmapRule, candidates_of
-from differad_edge.errors import DeadlineExceeded, EngineError, IncompatibleReferenceError, ModelIntegrityError
+from differad_edge.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    EngineError,
+    IncompatibleReferenceError,
+    ModelIntegrityError,
+)
 from differad_edge.images import Image
 from differad_edge.results import Box
 
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 
     from differad_edge.deadline import Deadline
 
-__all__ = ["LiteEngine", "LitePrepared", "Tile"]
+__all__ = ["Detail", "LiteEngine", "LitePrepared", "Tile"]
 
 Features = tuple[NDArray[np.float32], ...]
 
@@ -75,12 +82,38 @@ class LitePrepared:
         return arrays
 
 
+@dataclass(frozen=True)
+class Detail:
+    """At which resolution images are compared.
+
+    Images of up to ``native_up_to_px`` a side are compared pixel by pixel, larger ones at ``reduced_scale`` (0.25 to
+    1), which costs less time and the smallest defects; 1 compares every image at its own resolution.
+
+    Raises ConfigError for a value that is not allowed.
+    """
+
+    native_up_to_px: int = 640
+    reduced_scale: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.native_up_to_px < 0:
+            raise ConfigError(f"native_up_to_px: got {self.native_up_to_px!r}, allowed: 0 or more")
+        if not 0.25 <= self.reduced_scale <= 1:
+            raise ConfigError(f"reduced_scale: got {self.reduced_scale!r}, allowed: 0.25 to 1")
+
+    def work_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) px at which an image of ``width`` x ``height`` px is compared."""
+        if max(width, height) <= self.native_up_to_px:
+            return width, height
+        return max(1, round(width * self.reduced_scale)), max(1, round(height * self.reduced_scale))
+
+
 class LiteEngine:
     """Compare parts with golden samples on ONNX Runtime.
 
     ``threads``: of one comparison, None for ONNX Runtime's choice. ``providers``: execution providers in order of
     preference, None for CUDA where this ONNX Runtime has it and the CPU otherwise. ``model_folder``: another folder
-    with `lite.json` and its graphs than the one that is shipped.
+    with `lite.json` and its graphs than the one that is shipped. ``rule``, ``detail``: None for the defaults.
 
     Raises ModelIntegrityError when a model file is missing or differs from its SHA-256, EngineError when ONNX Runtime
     refuses to load it.
@@ -95,6 +128,7 @@ class LiteEngine:
         providers: Sequence[str] | None = None,
         model_folder: Path | None = None,
         rule: HeatmapRule | None = None,
+        detail: Detail | None = None,
     ) -> None:
         import onnxruntime
 
@@ -102,6 +136,7 @@ class LiteEngine:
         graphs = model.graphs
         self._multiple, self._stride_px, self._scales = model.input_multiple, model.heat_stride_px, model.scales
         self.rule = rule if rule is not None else HeatmapRule()
+        self.detail = detail if detail is not None else Detail()
         self.default_threshold = model.default_threshold
         self.providers = _choose_providers(onnxruntime, providers)
         options = onnxruntime.SessionOptions()
@@ -112,7 +147,7 @@ class LiteEngine:
             self._encode = onnxruntime.InferenceSession(graphs[_ENCODE], options, providers=self.providers)
             self._compare = onnxruntime.InferenceSession(graphs[_COMPARE], options, providers=self.providers)
         self._input_names = [value.name for value in self._compare.get_inputs()]
-        self.fingerprint = _fingerprint(graphs, self.rule)
+        self.fingerprint = _fingerprint(graphs, self.rule, self.detail)
 
     def prepare(self, references: Sequence[ReferenceView]) -> LitePrepared:
         """Encode the references. Several are taken as equally good: what any of them shows is no difference.
@@ -129,9 +164,11 @@ class LiteEngine:
         height, width = sizes.pop()
         for view in references:
             _check_mask(view.valid, (height, width), "reference: valid")
+        work = self.detail.work_size(width, height)
+        images = [_at_work_size(view.image, work) for view in references]
         values = []
-        for tile in self._tiles(width, height):
-            encoded = [self._run_encode(self._cut(view.image, tile)) for view in references]
+        for tile in self._tiles(*work):
+            encoded = [self._run_encode(self._cut(image, tile)) for image in images]
             ranges = [bound for scale in zip(*encoded, strict=True) for bound in _range_of(scale)]
             values.append(tuple(bound.astype(np.float16) for bound in ranges))
         ignored = [view.valid for view in references if view.valid is not None]
@@ -142,7 +179,7 @@ class LiteEngine:
         """Undo ``LitePrepared.to_arrays``. Raises EngineError for anything else."""
         try:
             width, height = (int(v) for v in arrays["size"])
-            count = len(self._tiles(width, height))
+            count = len(self._tiles(*self.detail.work_size(width, height)))
             values = tuple(
                 tuple(arrays[f"tile{tile}_{index}"] for index in range(2 * self._scales)) for tile in range(count)
             )
@@ -169,18 +206,21 @@ class LiteEngine:
         if (width, height) != prepared.size:
             raise EngineError(f"target: got {width}x{height} px, allowed: the references' {prepared.size} px")
         _check_mask(valid, (height, width), "valid")
-        tiles = self._tiles(width, height)
-        cells = (-(-height // self._multiple) * self._multiple, -(-width // self._multiple) * self._multiple)
+        work = self.detail.work_size(width, height)
+        image = _at_work_size(target, work)
+        cells = (-(-work[1] // self._multiple) * self._multiple, -(-work[0] // self._multiple) * self._multiple)
         heat = np.zeros((cells[0] // self._stride_px, cells[1] // self._stride_px), np.float32)
-        for tile, known in zip(tiles, prepared.known, strict=True):
-            part = self._run_compare(self._cut(target, tile), known, deadline)
+        for tile, known in zip(self._tiles(*work), prepared.known, strict=True):
+            part = self._run_compare(self._cut(image, tile), known, deadline)
             self._paste(heat, part, tile)
         ignore = prepared.ignore if valid is None else (~valid if prepared.ignore is None else prepared.ignore | ~valid)
         # Beyond the image lies padding, where nothing can differ.
-        heat = np.ascontiguousarray(heat[: -(-height // self._stride_px), : -(-width // self._stride_px)])
+        heat = np.ascontiguousarray(heat[: -(-work[1] // self._stride_px), : -(-work[0] // self._stride_px)])
         if ignore is not None:
-            heat[self._ignored_cells(ignore, heat.shape)] = 0
+            heat[self._ignored_cells(_shrunk(ignore, work), heat.shape)] = 0
         score, candidates = candidates_of(heat, self._stride_px, self.rule)
+        if work != (width, height):
+            candidates = tuple(_enlarged(candidate, (width / work[0], height / work[1])) for candidate in candidates)
         return Evidence(score, tuple(_cut_to(candidate, width, height) for candidate in candidates), heat)
 
     # -- tiles --------------------------------------------------------------------------------------------------------
@@ -273,7 +313,32 @@ def _cut_to(candidate: Candidate, width: int, height: int) -> Candidate:
     if x2 <= width and y2 <= height:
         return candidate
     box = Box(x1, y1, min(x2, width), min(y2, height))
-    mask = None if candidate.mask is None else candidate.mask[: int(box.height), : int(box.width)]
+    rows, columns = math.ceil(box.y2) - math.floor(y1), math.ceil(box.x2) - math.floor(x1)
+    mask = None if candidate.mask is None else candidate.mask[:rows, :columns]
+    return replace(candidate, box=box, mask=mask)
+
+
+def _at_work_size(image: Image, work: tuple[int, int]) -> Image:
+    if (image.shape[1], image.shape[0]) == work:
+        return image
+    return np.asarray(cv2.resize(image, work, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _shrunk(ignore: NDArray[np.bool_], work: tuple[int, int]) -> NDArray[np.bool_]:
+    """A pixel of the smaller picture is ignored when any part of it is."""
+    if (ignore.shape[1], ignore.shape[0]) == work:
+        return ignore
+    return np.asarray(cv2.resize(ignore.astype(np.float32), work, interpolation=cv2.INTER_AREA) > 0, np.bool_)
+
+
+def _enlarged(candidate: Candidate, factor: tuple[float, float]) -> Candidate:
+    """The candidate in pixels of the whole picture."""
+    x1, y1, x2, y2 = candidate.box
+    box = Box(x1 * factor[0], y1 * factor[1], x2 * factor[0], y2 * factor[1])
+    mask = candidate.mask
+    if mask is not None:
+        extent = (math.ceil(box.x2) - math.floor(box.x1), math.ceil(box.y2) - math.floor(box.y1))
+        mask = np.asarray(cv2.resize(mask.astype(np.uint8), extent, interpolation=cv2.INTER_NEAREST), np.bool_)
     return replace(candidate, box=box, mask=mask)
 
 
@@ -329,11 +394,11 @@ def _choose_providers(runtime: Any, wanted: Sequence[str] | None) -> list[str]:
     return list(wanted)
 
 
-def _fingerprint(graphs: dict[str, bytes], rule: HeatmapRule) -> str:
+def _fingerprint(graphs: Mapping[str, bytes], rule: HeatmapRule, detail: Detail) -> str:
     digest = hashlib.sha256(b"lite-1")
     for name in sorted(graphs):
         digest.update(hashlib.sha256(graphs[name]).digest())
-    digest.update(json.dumps(asdict(rule), sort_keys=True).encode())
+    digest.update(json.dumps([asdict(rule), asdict(detail)], sort_keys=True).encode())
     return digest.hexdigest()
 
 

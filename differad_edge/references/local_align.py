@@ -29,7 +29,7 @@ _NOISE_GREY = 2.0  # structure below this many grey levels a pixel says nothing
 _LARGE_GREY = 40.0  # differences count up to this when it is judged whether moving explains them
 _FULL_TRUST = 0.3  # share of the difference that a displacement must explain to be believed in full
 _NEGLIGIBLE_PX = 0.5
-_STARTS_AT_PX = 0.25  # the first of the steps underestimates; one that is this small leads nowhere
+_STARTS_AT_PX = 0.35  # the first of the steps underestimates; one that is this small leads nowhere
 _UNMOVED_PX = 0.25
 
 
@@ -182,16 +182,23 @@ def _sampled(
         image = cv2.warpAffine(target, centred, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         if covered:
             return np.asarray(image, np.uint8), None
-        # Nearest: half a pixel beyond the target's last one still is that pixel.
-        everywhere = np.ones(target.shape[:2], np.uint8)
-        inside = cv2.warpAffine(everywhere, centred, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-        return np.asarray(image, np.uint8), np.asarray(inside, np.bool_)
+        return np.asarray(image, np.uint8), _shown(target.shape[:2], centred, size)
     map_x, map_y = _sampling_maps(matrix, displacement, size)
     image = cv2.remap(target, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if covered:
         return np.asarray(image, np.uint8), None
     valid = (map_x >= -1) & (map_x <= target.shape[1]) & (map_y >= -1) & (map_y <= target.shape[0])
     return np.asarray(image, np.uint8), (None if valid.all() else np.asarray(valid, np.bool_))
+
+
+def _shown(target: tuple[int, ...], centred: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """HxW bool: where the frame of a target of (height, width) px lies in the reference's."""
+    height, width = target
+    linear = np.linalg.inv(centred[:, :2])
+    corners = (np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]) - centred[:, 2]) @ linear.T
+    inside = np.zeros((size[1], size[0]), np.uint8)
+    cv2.fillConvexPoly(inside, np.round(corners * 16).astype(np.int32), 1, shift=4)
+    return inside.astype(np.bool_)
 
 
 def to_target(box: Box, matrix: NDArray[np.float64], displacement: Displacement | None) -> Box:
