@@ -56,7 +56,7 @@ class DeadlineWorker(Generic[Result]):
             waiting = future.cancel()
             raise DeadlineExceeded(
                 f"the deadline of {deadline.budget_ms:g} ms has passed"
-                + (" while an earlier part was still being compared" if waiting else "")
+                + (" before the comparison could start" if waiting else "")
             ) from error
 
     def close(self) -> None:

@@ -68,7 +68,8 @@ def _window(
 def _grey_and_chroma(image: Image) -> NDArray[np.float32]:
     """HxWx3: grey level 0 to 255, then a and b of CIE Lab."""
     image = np.ascontiguousarray(image)
-    lab = cv2.cvtColor(image, cv2.COLOR_BGR2LAB)
+    # As float: the 8-bit conversion builds tables for 0.4 s at its first call, in the middle of somebody's deadline.
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
     return np.dstack([cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), lab[..., 1], lab[..., 2]]).astype(np.float32)
 
 
