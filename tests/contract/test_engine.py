@@ -23,7 +23,7 @@ from scenes import Scene, planted
 from differad_edge.deadline import Deadline
 from differad_edge.engines import create_engine
 from differad_edge.engines.base import Engine, Evidence, Prepared, ReferenceView
-from differad_edge.engines.lite import LiteEngine
+from differad_edge.engines.lite import Detail, LiteEngine
 from differad_edge.errors import (
     DeadlineExceeded,
     EngineError,
@@ -36,6 +36,7 @@ from differad_edge.results import Box
 
 ENGINES: dict[str, Callable[[], Engine]] = {
     "lite": lambda: LiteEngine(threads=1),
+    "lite, reduced": lambda: LiteEngine(threads=1, detail=Detail(native_up_to_px=0, reduced_scale=0.75)),
     "pixel": PixelEngine,
 }
 _BUILT: dict[str, Engine] = {}
@@ -277,11 +278,12 @@ def test_a_deadline_that_has_passed_stops_at_once(engine: Engine) -> None:
 # -- lite: large images -----------------------------------------------------------------------------------------------
 
 LARGE = (2600, 1400)
+FULL = Detail(reduced_scale=1)
 
 
 @pytest.fixture(scope="module")
 def large() -> tuple[np.ndarray, Any, list[tuple[int, int]]]:
-    engine = LiteEngine(threads=2)
+    engine = LiteEngine(threads=2, detail=FULL)
     image = np.ascontiguousarray(np.tile(Scene(11, (650, 350)).reference, (4, 4, 1)))
     tiles = [(tile.x, tile.x + tile.width) for tile in engine._tiles(*LARGE)]
     return image, engine.prepare([view(image)]), tiles
@@ -289,7 +291,7 @@ def large() -> tuple[np.ndarray, Any, list[tuple[int, int]]]:
 
 def test_a_deadline_stops_a_run_between_two_layers(large: tuple[np.ndarray, Any, Any]) -> None:
     part, prepared, _ = large
-    engine = LiteEngine(threads=2)
+    engine = LiteEngine(threads=2, detail=FULL)
     began = time.monotonic()
     whole = engine.compare(prepared, part)
     whole_s = time.monotonic() - began
@@ -305,7 +307,7 @@ def test_tiles_find_the_same_as_an_untiled_crop(large: tuple[np.ndarray, Any, li
     golden, prepared, tiles = large
     assert golden.shape == (LARGE[1], LARGE[0], 3)
     assert len(tiles) > 1, "the image is meant to be too large for one tile"
-    engine = LiteEngine(threads=2)
+    engine = LiteEngine(threads=2, detail=FULL)
     seams = sorted({edge for span in tiles for edge in span if 0 < edge < LARGE[0]})
     middle = [(a + b) // 2 for a, b in pairwise(seams)]
     columns = [30, 700, *(seam + offset for seam in seams for offset in (-17, 0, 17)), *middle, 2565]
