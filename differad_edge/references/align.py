@@ -29,9 +29,6 @@ _BLUR_PX = 1.2
 _LK_ITERATIONS = 40  # a part that is turned by 8 degrees needs more than 20; one in its place stops after 3
 _LK_STOP_PX = 0.02
 _MIN_SHOWN = 0.4  # of the reference, for a motion to be followed
-_ROUNDS = 4
-_UNEXPLAINED = 0.4  # in standard deviations of the picture, and at least four times the median
-_ODD_SHARES = 0.002, 0.35  # less does not matter; more is no defect but another picture
 _FIXED_SHARE = 0.03  # of the strongest direction's eigenvalue
 _CLIPPED_ERROR = 2.0  # in standard deviations of the picture: a defect must not pull the part along
 _STRUCTURE_STD = 4.0  # grey levels, of a block that can tell where it lies
@@ -99,9 +96,7 @@ class AlignmentModel:
         height, width = target.shape[:2]
         work = (self.plane.shape[1], self.plane.shape[0])
         plane = _plane(target, work)
-        motion = np.eye(2, 3)
-        if self.inverse_hessian is not None:
-            motion = self._without_defects(plane, self._search(plane, config))
+        motion = np.eye(2, 3) if self.inverse_hessian is None else self._search(plane, config)
         residual = self._residual(_warp(plane, motion))
         return _alignment(
             motion, self.to_work, (work[0] / width, work[1] / height), self.size, (width, height), residual
@@ -165,69 +160,29 @@ class AlignmentModel:
         height, width = self.plane.shape
         return np.asarray(cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, scale), np.float64)
 
-    def _refine(
-        self,
-        plane: Plane,
-        motion: Affine,
-        weight: Plane | None = None,
-        inverse_hessian: NDArray[np.float64] | None = None,
-    ) -> tuple[Affine, float]:
-        """Lucas-Kanade: (similarity that brings ``plane`` onto the reference, mean error left) from a nearby start.
-
-        ``weight`` and its ``inverse_hessian``: None for the model's own.
-        """
-        weight = self.weight if weight is None else weight
-        inverse = self.inverse_hessian if inverse_hessian is None else inverse_hessian
-        assert inverse is not None
+    def _refine(self, plane: Plane, motion: Affine) -> tuple[Affine, float]:
+        """Lucas-Kanade: (similarity that brings ``plane`` onto the reference, mean error left) from a nearby start."""
+        assert self.inverse_hessian is not None
         height, width = self.plane.shape
+        everywhere = np.ones_like(plane)
         best, best_error = motion, math.inf
         for _ in range(_LK_ITERATIONS):
-            error, seen = self._error(plane, motion, weight)
-            shown = float(seen.sum())
+            # What the target does not show must not count: its repeated edge would hold the motion back.
+            weight = self.weight * _warp(everywhere, motion, cv2.BORDER_CONSTANT)
+            shown = float(weight.sum())
             if shown < _MIN_SHOWN * float(self.weight.sum()):
                 break
-            error = np.clip(error, -_CLIPPED_ERROR, _CLIPPED_ERROR) * seen
+            error = _normalised(_warp(plane, motion), weight) - _normalised(self.plane, weight)
+            error = np.clip(error, -_CLIPPED_ERROR, _CLIPPED_ERROR) * weight
             size = float(np.abs(error).sum()) / shown
             if size >= best_error:  # it does not improve any more, or it runs away
                 break
             best, best_error = motion, size
-            step = inverse @ (self.steepest @ error.ravel())
+            step = self.inverse_hessian @ (self.steepest @ error.ravel())
             if float(np.abs(step[2:]).max()) < _LK_STOP_PX and float(np.abs(step[:2]).max()) * width < _LK_STOP_PX:
                 break
             motion = _compose(motion, _inverse_similarity(step, width, height))
         return best, best_error
-
-    def _error(self, plane: Plane, motion: Affine, weight: Plane) -> tuple[Plane, Plane]:
-        """(target minus reference, both of mean 0 and variance 1 where it counts; weight where the target is seen).
-
-        What the target does not show must not count: its repeated edge would hold the motion back.
-        """
-        seen = weight * _warp(np.ones_like(plane), motion, cv2.BORDER_CONSTANT)
-        return _normalised(_warp(plane, motion), seen) - _normalised(self.plane, seen), seen
-
-    def _without_defects(self, plane: Plane, motion: Affine) -> Affine:
-        """``motion`` refined again without the places that it cannot explain.
-
-        A defect of a tenth of the picture moves the mean and the contrast of all of it, and pulls at the rest.
-        """
-        weight, earlier = self.weight, math.inf
-        for _ in range(_ROUNDS):
-            error, _ = self._error(plane, motion, weight)
-            size = np.abs(error)
-            limit = max(_UNEXPLAINED, 4 * float(np.median(size[self.weight > 0])))
-            odd = np.asarray(cv2.dilate((size > limit).astype(np.float32), np.ones((3, 3), np.uint8)), np.float32)
-            share = float((odd * self.weight).sum()) / float(self.weight.sum())
-            if not _ODD_SHARES[0] < share < _ODD_SHARES[1]:
-                break
-            weight = self.weight * (1 - odd)
-            inverse = _inverse_hessian(self.steepest, weight)
-            if inverse is None:
-                break
-            motion, _ = self._refine(plane, motion, weight, inverse)
-            if abs(share - earlier) < _ODD_SHARES[0]:
-                break
-            earlier = share
-        return motion
 
     def _residual(self, warped: Plane) -> float:
         if int(self.structured.sum()) < _MIN_STRUCTURED_BLOCKS:
@@ -324,22 +279,16 @@ def _lucas_kanade_parts(plane: Plane, weight: Plane) -> tuple[NDArray[np.float32
     y, x = np.mgrid[:height, :width].astype(np.float32)
     x, y = x - (width - 1) / 2, y - (height - 1) / 2
     steepest = np.stack([gx * x + gy * y, gy * x - gx * y, gx, gy]).reshape(4, -1).astype(np.float32)
-    return steepest, None if plane.std() < 1.0 else _inverse_hessian(steepest, weight)
-
-
-def _inverse_hessian(steepest: NDArray[np.float32], weight: Plane) -> NDArray[np.float64] | None:
-    """4x4 of Lucas-Kanade's steps under ``weight``; None without any structure."""
-    height, width = weight.shape
     # In units of px at the picture's rim, so that the four compare.
     unit = np.diag([2 / width, 2 / height, 1.0, 1.0])
     hessian = unit @ ((steepest * weight.ravel()).astype(np.float64) @ steepest.T.astype(np.float64)) @ unit
     strength, direction = np.linalg.eigh(hessian)
-    if strength[-1] <= 0:
-        return None
+    if plane.std() < 1.0 or strength[-1] <= 0:
+        return steepest, None
     # What the structure hardly fixes (sliding along parallel traces, say) is left as it was.
     fixed = strength > _FIXED_SHARE * strength[-1]
     inverse = np.where(fixed, 1 / (strength + 1e-3 * strength[-1]), 0.0)
-    return np.asarray(unit @ (direction * inverse) @ direction.T @ unit, np.float64)
+    return steepest, unit @ (direction * inverse) @ direction.T @ unit
 
 
 def _inverse_similarity(step: NDArray[np.float64], width: int, height: int) -> Affine:
