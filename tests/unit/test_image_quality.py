@@ -34,6 +34,7 @@ REFERENCE = measure_quality(scene())
         ("saturated", lambda image: np.maximum(image, 252)),
         ("blank", lambda image: np.full_like(image, 128)),
         ("blurred", lambda image: cv2.GaussianBlur(image, (0, 0), 8)),
+        ("blurred", lambda image: cv2.GaussianBlur(image, (0, 0), 40)),  # so much that the contrast is gone as well
     ],
 )
 def test_a_frame_that_shows_nothing_is_named(name: str, spoil: object) -> None:
@@ -50,8 +51,18 @@ def test_a_frame_that_shows_nothing_is_named(name: str, spoil: object) -> None:
         lambda image: np.clip(image * 1.5, 0, 255).astype(np.uint8),
         lambda image: cv2.GaussianBlur(image, (0, 0), 0.8),  # a little out of focus
         lambda image: cv2.rectangle(image.copy(), (100, 100), (500, 400), (90, 90, 90), -1),  # something is missing
+        lambda image: cv2.rectangle(image.copy(), (0, 0), (480, 600), (90, 90, 90), -1),
+        lambda image: np.clip(90 + np.random.default_rng(1).normal(0, 9, image.shape), 0, 255).astype(np.uint8),
     ],
-    ids=["same", "darker", "brighter", "softer", "missing part"],
+    ids=[
+        "same",
+        "darker",
+        "brighter",
+        "softer",
+        "missing part",
+        "most parts missing",
+        "all but a sensor's noise missing",
+    ],
 )
 def test_a_frame_that_shows_the_part_is_compared(change: object) -> None:
     assert frame_fault(measure_quality(change(scene())), REFERENCE) is None  # type: ignore[operator]
