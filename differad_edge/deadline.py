@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
 from differad_edge.errors import ConfigError, DeadlineExceeded
 
 __all__ = ["Clock", "Deadline"]
+
+_LONGEST_MS = 1e11
 
 Clock = Callable[[], float]
 """Returns seconds that never run back; the zero is arbitrary."""
@@ -34,8 +35,11 @@ class Deadline:
 
         Raises ConfigError when ``ms`` is negative, not finite or not a number.
         """
-        if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not math.isfinite(ms) or ms < 0:
-            raise ConfigError(f"deadline_ms: got {ms!r}, allowed: a finite number of milliseconds >= 0")
+        # The upper bound, three years, also keeps integers from overflowing a float.
+        if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not 0 <= ms <= _LONGEST_MS:
+            raise ConfigError(
+                f"deadline_ms: got {ms!r}, allowed: a finite number of milliseconds from 0 to {_LONGEST_MS:g}"
+            )
         return cls(clock() + ms / 1000.0, budget_ms=float(ms), clock=clock)
 
     @property

@@ -15,6 +15,7 @@ _SAMPLE_PIXELS = 250_000
 _DARK_LEVEL, _SATURATED_LEVEL = 10, 250  # grey levels of 255
 
 _BLANK_STD = 3.0  # below what the noise of a lit sensor and any edge give
+_BLANK_APART = 20.0  # grey levels; more than exposure drifts
 _INFORMATIVE_STD = 25.0  # a reference that nearly is blank itself cannot accuse a blank target
 _COVERED_SHARE = 0.98
 _ROOM_SHARE = 0.8  # a reference this dark or bright already may have a part that is wholly so
@@ -79,6 +80,11 @@ def frame_fault(quality: ImageQuality, reference: ImageQuality | None) -> str | 
         return f"blank: the frame's contrast is {quality.std:.1f} grey levels" + (
             "" if reference is None else f", its reference's {reference.std:.1f}"
         )
+    if reference is not None and max(quality.std, reference.std) < _BLANK_STD:
+        # Between two blank pictures nothing tells a change of light from another part.
+        apart = abs(quality.mean - reference.mean)
+        if apart > _BLANK_APART:
+            return f"blank: the frame's brightness is {apart:.0f} grey levels from its equally blank reference's"
     if reference is not None and _is_blurred(quality, reference):
         return (
             f"blurred: the frame's sharpness is {quality.sharpness:.1f}, "

@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from differad_edge.errors import BoxError, ImageSizeError, ResultError
+from differad_edge.errors import BoxError, ImageFormatError, ImageSizeError, ResultError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -354,7 +354,10 @@ class InspectionResult:
         """
         from differad_edge.drawing import draw_labelled_boxes
 
-        size = (image.shape[1], image.shape[0]) if image.ndim >= 2 else None
+        shape: tuple[int, ...] = getattr(image, "shape", ())
+        if len(shape) < 2:
+            raise ImageFormatError(f"image to draw on: got {type(image).__name__}, allowed: the inspected array, HxWx3")
+        size = (shape[1], shape[0])
         if self.image_size != (0, 0) and size != self.image_size:
             raise ImageSizeError(f"image to draw on: got (width, height) {size}, allowed: {self.image_size}")
         caption = f"{self.verdict} {self.score:.2f}" if self.reason is None else f"{self.verdict}: {self.reason}"

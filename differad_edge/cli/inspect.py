@@ -56,10 +56,10 @@ def inspect(
         Deadline.after_ms(deadline_ms)  # a wrong one is refused before anything is loaded
     with EdgeInspector(store=store, engine=engine, threads=threads) as inspector:
         result = _inspect(inspector, images, product, deadline_ms)
+    if json_file is not None:  # first: a picture that cannot be written must not cost the record
+        write_json(result.to_dict(), json_file)
     if out is not None:
         write_image(result.draw(load_image(images[-1], name="target")), out)
-    if json_file is not None:
-        write_json(result.to_dict(), json_file)
     if json_file != STDOUT:
         _show(result, out)
     raise typer.Exit(_EXIT_CODES.get(result.verdict.value, NO_VERDICT))

@@ -44,9 +44,9 @@ def test_zero_has_already_passed() -> None:
     assert Deadline.after_ms(0, clock=FakeClock()).expired
 
 
-@pytest.mark.parametrize("ms", [-1, -0.001, math.nan, math.inf, True, "100", None])
+@pytest.mark.parametrize("ms", [-1, -0.001, math.nan, math.inf, 10**400, True, "100", None])
 def test_impossible_budgets_are_refused_by_name(ms: object) -> None:
-    with pytest.raises(ConfigError, match=r"deadline_ms: got .*allowed: a finite number of milliseconds >= 0"):
+    with pytest.raises(ConfigError, match=r"deadline_ms: got .*allowed: a finite number of milliseconds from 0 to"):
         Deadline.after_ms(ms)  # type: ignore[arg-type]
 
 

@@ -116,3 +116,11 @@ def test_measuring_800x800_takes_about_a_millisecond() -> None:
         measure_quality(image)
         best_ms = min(best_ms, (time.perf_counter() - start) * 1000)
     assert best_ms < 2.0  # 0.6 ms where it was measured; the rest is room for slower machines
+
+
+def test_two_blank_pictures_of_different_brightness_cannot_be_compared() -> None:
+    grey = [measure_quality(np.full((64, 64, 3), level, np.uint8)) for level in (90, 95, 150)]
+    assert frame_fault(grey[1], grey[0]) is None
+    fault = frame_fault(grey[2], grey[0])
+    assert fault is not None
+    assert "60 grey levels" in fault
