@@ -22,6 +22,7 @@ __all__ = ["Displacement", "LocalAligner", "to_target", "warp_to_reference"]
 Plane = NDArray[np.float32]
 
 _WORK_SIDE_PX = 256
+_MIN_SIDE_PX = 16
 _WINDOW_SHARE = 0.1  # of the longer side
 _MIN_WINDOW_PX = 48
 _ITERATIONS = 3
@@ -73,7 +74,8 @@ class LocalAligner:
         """``reference``: HxWx3 uint8 BGR, cut as it will be compared."""
         height, width = reference.shape[:2]
         # One over a whole number: averaging whole blocks of pixels is several times faster than any other reduction.
-        scale = 1 / -(-max(width, height) // _WORK_SIDE_PX)
+        # A strip is reduced less: what is a few pixels wide has no place of its own.
+        scale = 1 / min(-(-max(width, height) // _WORK_SIDE_PX), max(1, min(width, height) // _MIN_SIDE_PX))
         window = max(_MIN_WINDOW_PX, _WINDOW_SHARE * max(width, height)) * scale
         plane = _plane(reference, scale)
         gx = np.asarray(cv2.Sobel(plane, cv2.CV_32F, 1, 0, scale=1 / 8), np.float32)
@@ -216,7 +218,7 @@ def to_target(box: Box, matrix: NDArray[np.float64], displacement: Displacement 
 
 def _plane(image: Image, scale: float) -> Plane:
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    size = (max(16, round(image.shape[1] * scale)), max(16, round(image.shape[0] * scale)))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.float32)
 
