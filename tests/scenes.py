@@ -6,6 +6,7 @@ edges of the target, as boxes count.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
@@ -89,6 +90,33 @@ def moved_box(box: Box, matrix: Matrix, size: tuple[int, int]) -> Box:
     clipped = clip_box(transform_box(box, matrix), *size)
     assert clipped is not None
     return clipped
+
+
+Bend = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""(x, y) of places in the target -> how far (px) they lie from where the reference shows the same."""
+
+
+def bend(size: tuple[int, int], largest_px: float, seed: int) -> Bend:
+    """A smooth field of up to ``largest_px`` with about one and a half waves along the longer side."""
+    a, b, c, d = np.random.default_rng(seed).uniform(0, 2 * np.pi, 4)
+    rate = 2 * np.pi / (1.6 * max(size))
+    return lambda x, y: (
+        largest_px * np.sin(rate * y + a) * np.cos(rate * x + b),
+        largest_px * np.cos(rate * x + c) * np.sin(rate * y + d),
+    )
+
+
+def bent(scene: Scene, field: Bend) -> tuple[Image, NDArray[np.float64]]:
+    """(the part bent by ``field``, HxWx2 px: what the reference shows at p, the target shows at p + that)."""
+    width, height = scene.size
+    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    dx, dy = field(x, y)
+    map_x, map_y = (x - dx + _MARGIN_PX).astype(np.float32), (y - dy + _MARGIN_PX).astype(np.float32)
+    target = cv2.remap(scene.whole, map_x, map_y, cv2.INTER_LINEAR)
+    true_x, true_y = np.zeros_like(x), np.zeros_like(y)
+    for _ in range(12):  # the field is given at the target's places and wanted at the reference's
+        true_x, true_y = field(x + true_x, y + true_y)
+    return np.asarray(target, np.uint8), np.dstack([true_x, true_y])
 
 
 # -- scenes -----------------------------------------------------------------------------------------------------------
