@@ -22,6 +22,19 @@
      │  ├ UnknownEngineError               unknown-engine
      │  ├ ModelIntegrityError              model-integrity
      │  └ DeadlineExceeded                 deadline
+     ├ CameraError                         camera
+     │  ├ CameraNotFoundError              camera-not-found
+     │  ├ CameraTimeoutError               camera-timeout
+     │  ├ CameraLostError                  camera-lost
+     │  ├ CameraEndedError                 camera-ended
+     │  └ TornFrameError                   torn-frame
+     ├ JournalError                        journal
+     │  └ JournalInUseError                journal-in-use
+     ├ WireError                           wire
+     │  ├ AddressInUseError                address-in-use
+     │  ├ MessageError                     invalid-message
+     │  ├ NoAnswerError                    no-answer
+     │  └ RefusedError                     refused (or the code that the server gave)
      └ MissingExtraError                   missing-extra
 
 ``code`` is stable: programs may branch on it, journals store it. The message is for people: it names the field,
@@ -33,8 +46,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AddressInUseError",
     "BoxError",
     "CalibrationError",
+    "CameraEndedError",
+    "CameraError",
+    "CameraLostError",
+    "CameraNotFoundError",
+    "CameraTimeoutError",
     "ConfigError",
     "CorruptReferenceError",
     "DeadlineExceeded",
@@ -47,15 +66,22 @@ __all__ = [
     "ImageQualityError",
     "ImageSizeError",
     "IncompatibleReferenceError",
+    "JournalError",
+    "JournalInUseError",
+    "MessageError",
     "MissingExtraError",
     "ModelIntegrityError",
+    "NoAnswerError",
     "PairsError",
     "ProductIdError",
     "ReferenceStoreError",
+    "RefusedError",
     "RegionError",
     "ResultError",
+    "TornFrameError",
     "UnknownEngineError",
     "UnknownProductError",
+    "WireError",
 ]
 
 
@@ -189,6 +215,94 @@ class DeadlineExceeded(EngineError):
     """The time that was given for one part is over."""
 
     code: ClassVar[str] = "deadline"
+
+
+class CameraError(DifferadError):
+    """A camera cannot be used."""
+
+    code: ClassVar[str] = "camera"
+
+
+class CameraNotFoundError(CameraError):
+    """No such camera, file or folder, or another camera than the one that was asked for."""
+
+    code: ClassVar[str] = "camera-not-found"
+
+
+class CameraTimeoutError(CameraError):
+    """No frame came within the time that was given; the camera may still be alive."""
+
+    code: ClassVar[str] = "camera-timeout"
+
+
+class CameraLostError(CameraError):
+    """The camera was unplugged or its stream broke off: it must be opened again."""
+
+    code: ClassVar[str] = "camera-lost"
+
+
+class CameraEndedError(CameraError):
+    """A file or folder has no more frames: the end that was expected, no fault."""
+
+    code: ClassVar[str] = "camera-ended"
+
+
+class TornFrameError(CameraError):
+    """A frame arrived incomplete or cannot be decoded; the next one may be sound."""
+
+    code: ClassVar[str] = "torn-frame"
+
+
+class JournalError(DifferadError):
+    """The journal cannot be opened, read or written."""
+
+    code: ClassVar[str] = "journal"
+
+
+class JournalInUseError(JournalError):
+    """Another server writes this journal."""
+
+    code: ClassVar[str] = "journal-in-use"
+
+
+class WireError(DifferadError):
+    """Something between a server and its clients failed."""
+
+    code: ClassVar[str] = "wire"
+
+
+class AddressInUseError(WireError):
+    """An address is taken, or cannot be bound."""
+
+    code: ClassVar[str] = "address-in-use"
+
+
+class MessageError(WireError):
+    """A message is malformed, too large, or of another schema version."""
+
+    code: ClassVar[str] = "invalid-message"
+
+
+class NoAnswerError(WireError):
+    """The server did not answer in time: it is not there, it is stuck, or the keys are wrong."""
+
+    code: ClassVar[str] = "no-answer"
+
+
+class RefusedError(WireError):
+    """The server answered that it will not do what it was asked.
+
+    ``RefusedError("busy", "a part is being inspected")``: ``code`` is the server's, so that programs may branch on it.
+    """
+
+    code: ClassVar[str] = "refused"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # each refusal has its own
+
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[str, str]]:
+        return type(self), (self.code, str(self))
 
 
 class MissingExtraError(DifferadError):

@@ -58,6 +58,10 @@ class Reason(str, Enum):
     ENGINE_FAILURE = "engine-failure"
     NONFINITE_SCORE = "non-finite-score"
     UNVERIFIED_REFERENCE = "unverified-reference"
+    NO_FRAME = "no-frame"
+    STALE_FRAME = "stale-frame"
+    SUPERSEDED = "superseded"
+    STOPPED = "stopped"
 
     def __str__(self) -> str:
         return self.value

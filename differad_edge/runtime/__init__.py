@@ -1,0 +1,1 @@
+"""From camera to result: what `differad-edge serve` runs."""
