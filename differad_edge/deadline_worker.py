@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -16,6 +17,8 @@ __all__ = ["DeadlineWorker"]
 
 Result = TypeVar("Result")
 _Calls: TypeAlias = "queue.SimpleQueue[tuple[Callable[[], Result], Future[Result]] | None]"
+
+OnLate: TypeAlias = "Callable[[Result], None]"
 
 _RETURN_MARGIN_MS = 2.0
 """What waking the caller and writing the answer takes: waiting ends this long before the deadline."""
@@ -32,13 +35,23 @@ class DeadlineWorker(Generic[Result]):
         self._name = name
         self._calls: _Calls[Result] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._began_s: float | None = None  # of the call that is being worked on
         self._lock = threading.Lock()  # of the two above: a call must not reach a thread that is about to end
 
-    def call(self, work: Callable[[], Result], deadline: Deadline | None) -> Result:
+    @property
+    def busy_ms(self) -> float:
+        """How long the call in hand has been worked on, whether anybody still waits for it; 0.0 without one."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else (time.monotonic() - began_s) * 1e3
+
+    def call(
+        self, work: Callable[[], Result], deadline: Deadline | None, *, on_late: OnLate[Result] | None = None
+    ) -> Result:
         """Return what ``work`` returns, or raise what it raises.
 
         Raises DeadlineExceeded shortly before ``deadline`` when it is not done by then; ``work`` is then not started
-        any more if it was still waiting for its turn.
+        any more if it was still waiting for its turn. What it returns after that goes to ``on_late``, from this
+        worker's thread, and to nobody else.
         """
         future: Future[Result] = Future()
         with self._lock:
@@ -54,6 +67,8 @@ class DeadlineWorker(Generic[Result]):
             if future.done():  # the work itself may raise a TimeoutError
                 return future.result()
             waiting = future.cancel()
+            if on_late is not None and not waiting:
+                future.add_done_callback(lambda done: done.exception() is None and on_late(done.result()))
             raise DeadlineExceeded(
                 f"the deadline of {deadline.budget_ms:g} ms has passed"
                 + (" before the comparison could start" if waiting else "")
@@ -66,16 +81,18 @@ class DeadlineWorker(Generic[Result]):
                 self._calls.put(None)
                 self._thread, self._calls = None, queue.SimpleQueue()
 
-    @staticmethod
-    def _run(calls: _Calls[Result]) -> None:
+    def _run(self, calls: _Calls[Result]) -> None:
         while (item := calls.get()) is not None:
             work, future = item
             if not future.set_running_or_notify_cancel():
                 continue
+            self._began_s = time.monotonic()
             try:
                 result = work()
             except BaseException as error:
+                self._began_s = None
                 future.set_exception(error)
             else:
+                self._began_s = None
                 future.set_result(result)
             del work, future, item  # a dropped part's image must not live until the next part comes

@@ -21,6 +21,7 @@
      ├ EngineError                         engine
      │  ├ UnknownEngineError               unknown-engine
      │  ├ ModelIntegrityError              model-integrity
+     │  ├ SmokeTestError                   smoke-test
      │  └ DeadlineExceeded                 deadline
      ├ CameraError                         camera
      │  ├ CameraNotFoundError              camera-not-found
@@ -78,6 +79,7 @@ __all__ = [
     "RefusedError",
     "RegionError",
     "ResultError",
+    "SmokeTestError",
     "TornFrameError",
     "UnknownEngineError",
     "UnknownProductError",
@@ -209,6 +211,12 @@ class ModelIntegrityError(EngineError):
     """A model file does not match its SHA-256, or is not the kind of model it is said to be."""
 
     code: ClassVar[str] = "model-integrity"
+
+
+class SmokeTestError(EngineError):
+    """What was loaded gives another verdict on a part whose verdict is known: nothing is inspected with it."""
+
+    code: ClassVar[str] = "smoke-test"
 
 
 class DeadlineExceeded(EngineError):

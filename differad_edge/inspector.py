@@ -40,6 +40,8 @@ class EdgeInspector:
 
     ``store``: folder of the products, None for $DIFFERAD_STORE or the user's data folder. ``engine``: a name or an
     engine. ``config``: every other setting; ``store``, ``engine``, ``deadline_ms`` and ``threads`` override it.
+    ``follow_store``: take up what other processes register from the next part on; False: a product stays as it was at
+    its first use, for a server that tests before it serves.
 
     One inspector may be shared between threads; it works on one part at a time. Raises ConfigError for a setting that
     is not allowed, UnknownEngineError, MissingExtraError, and ModelIntegrityError when the weights are damaged.
@@ -53,6 +55,7 @@ class EdgeInspector:
         deadline_ms: float | None = None,
         threads: int | None = None,
         config: InspectorConfig | None = None,
+        follow_store: bool = True,
     ) -> None:
         base = config if config is not None else InspectorConfig()
         changes: dict[str, Any] = {"store": store, "deadline_ms": deadline_ms, "threads": threads}
@@ -63,6 +66,7 @@ class EdgeInspector:
         self.store = ReferenceStore(self.config.store)
         built = engine if engine is not None and not isinstance(engine, str) else None
         self.engine: Engine = built or create_engine(self.config.engine, threads=self.config.threads)
+        self._follow_store = follow_store
         self._products: dict[str, Ready] = {}
         self._pairs: OrderedDict[str, Ready] = OrderedDict()
         self._lock = threading.RLock()  # one part at a time, also when a deadline moved the work to another thread
@@ -134,16 +138,24 @@ class EdgeInspector:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def inspect(self, frame: ImageSource, product: str, deadline_ms: float | None = None) -> InspectionResult:
+    def inspect(
+        self,
+        frame: ImageSource,
+        product: str,
+        deadline_ms: float | None = None,
+        *,
+        on_late: Callable[[InspectionResult], None] | None = None,
+    ) -> InspectionResult:
         """Compare ``frame`` with the golden samples of ``product``.
 
         ``frame``: path, bytes or HxWx3 uint8 BGR array. ``deadline_ms``: from the call on; past it the answer is
-        UNDECIDED "deadline", given on time. None: the configured deadline, if any.
+        UNDECIDED "deadline", given on time. None: the configured deadline, if any. ``on_late``: gets the result of a
+        comparison that ended after its deadline, from another thread; it belongs to no part any more.
 
         Always returns a result for an image: what goes wrong with this part is UNDECIDED or ERROR with a reason. Raises
         ImageError for what is no image, UnknownProductError, CorruptReferenceError, ConfigError.
         """
-        return self.inspect_detailed(frame, product=product, deadline_ms=deadline_ms)[0]
+        return self.inspect_detailed(frame, product=product, deadline_ms=deadline_ms, on_late=on_late)[0]
 
     def compare(
         self, reference: ImageSource, target: ImageSource, deadline_ms: float | None = None
@@ -151,12 +163,19 @@ class EdgeInspector:
         """Compare a one-off pair; nothing is stored. The last few references stay prepared. See ``inspect``."""
         return self.compare_detailed(reference, target, deadline_ms=deadline_ms)[0]
 
-    def inspect_detailed(self, frame: ImageSource, *, product: str, deadline_ms: float | None = None) -> Answer:
+    def inspect_detailed(
+        self,
+        frame: ImageSource,
+        *,
+        product: str,
+        deadline_ms: float | None = None,
+        on_late: Callable[[InspectionResult], None] | None = None,
+    ) -> Answer:
         """`inspect`, with all candidates whatever the threshold: for evaluation and for setting thresholds."""
         deadline, watch = self._deadline(deadline_ms), Stopwatch()
         with watch.stage("decode"):
             image = load_image(frame, name="frame")
-        return self._within(deadline, watch, image, lambda: self._ready(product), product)
+        return self._within(deadline, watch, image, lambda: self._ready(product), product, on_late)
 
     def compare_detailed(
         self, reference: ImageSource, target: ImageSource, *, deadline_ms: float | None = None
@@ -165,11 +184,16 @@ class EdgeInspector:
         deadline, watch = self._deadline(deadline_ms), Stopwatch()
         with watch.stage("decode"):
             golden, image = load_image(reference, name="reference"), load_image(target, name="target")
-        return self._within(deadline, watch, image, lambda: self._ready_pair(golden, watch), None)
+        return self._within(deadline, watch, image, lambda: self._ready_pair(golden, watch), None, None)
 
     def warm_up(self, product: str) -> InspectionResult:
         """Inspect the product's own reference once, so that the first part is as fast as the others; must give OK."""
         return self.inspect(self.store.load(product).references[0].image, product, deadline_ms=None)
+
+    @property
+    def busy_ms(self) -> float:
+        """How long a comparison with a deadline has been worked on, 0.0 without one; one that hangs never ends."""
+        return self._worker.busy_ms
 
     def close(self) -> None:
         """End the thread that deadlines need. The inspector can still be used afterwards."""
@@ -196,6 +220,7 @@ class EdgeInspector:
         image: Image,
         prepare: Callable[[], Ready],
         product: str | None,
+        on_late: Callable[[InspectionResult], None] | None,
     ) -> Answer:
         """Run the comparison, in another thread when a deadline must be kept whatever the engine does."""
 
@@ -206,8 +231,15 @@ class EdgeInspector:
                     deadline.check()
                 return inspect_frame(image, ready, self.engine, self.config, deadline, watch)
 
+        give_late: Callable[[Answer], None] | None = None
+        if on_late is not None:
+            take = on_late  # mypy forgets in a lambda that it is not None
+
+            def give_late(answer: Answer) -> None:
+                take(answer[0])
+
         try:
-            return work() if deadline is None else self._worker.call(work, deadline)
+            return work() if deadline is None else self._worker.call(work, deadline, on_late=give_late)
         except DeadlineExceeded as error:
             late = unanswered(
                 Verdict.UNDECIDED,
@@ -225,7 +257,7 @@ class EdgeInspector:
         """The product as its current version in the store has it: another process may have registered anew."""
         with self._lock:
             known = self._products.get(product)
-            if known is not None and known.version == self.store.version(product):
+            if known is not None and (not self._follow_store or known.version == self.store.version(product)):
                 return known
             self._products.pop(product, None)
             return self._make_ready(self.store.load(product))

@@ -11,13 +11,20 @@ from typing import Any
 from differad_edge.errors import ResultError
 from differad_edge.results import InspectionResult, Verdict
 
-__all__ = ["RESULT_PREFIX", "ResultRecord", "SequenceRange"]
+__all__ = ["RESULT_PREFIX", "ResultRecord", "SequenceRange", "encode_message"]
 
 SequenceRange = tuple[int, int]
 """First and last, both included."""
 
 RESULT_PREFIX = b'{"type":"result",'
 """How every result begins on the wire: subscribe to it to get results and no heartbeats."""
+
+
+def encode_message(message: Mapping[str, Any]) -> bytes:
+    """Strict, compact UTF-8 JSON. Raises ValueError for NaN and infinity."""
+    text = json.dumps(message, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")
+
 
 _OWN_FIELDS = (
     "sequence",
@@ -98,8 +105,7 @@ class ResultRecord:
 
     def to_json(self, kind: str = "result") -> bytes:
         """to_dict() as strict, compact UTF-8 JSON; a result begins with RESULT_PREFIX."""
-        text = json.dumps(self.to_dict(kind), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace")
+        return encode_message(self.to_dict(kind))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ResultRecord:

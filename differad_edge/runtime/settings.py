@@ -99,7 +99,8 @@ class StationSettings(ConfigModel):
     """One camera and what it looks at."""
 
     name: str = "main"
-    camera: CameraSettings
+    camera: CameraSettings | None = None
+    """None: it inspects only the images that clients send."""
     product: str
     """What is inspected at the start."""
     products: tuple[str, ...] = ()

@@ -9,10 +9,11 @@ import re
 import pytest
 
 from differad_edge import errors
-from differad_edge.errors import DifferadError, MissingExtraError
+from differad_edge.errors import DifferadError, MissingExtraError, RefusedError
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, DifferadError)]
-DRAWN = re.compile(r"^ {4}(?P<indent>[ │├└]*)(?P<name>[A-Z]\w+) +(?P<code>[a-z-]+)$", re.MULTILINE)
+DRAWN = re.compile(r"^ {4}(?P<indent>[ │├└]*)(?P<name>[A-Z]\w+) +(?P<code>[a-z-]+)(?: \(.*\))?$", re.MULTILINE)
+OWN_CONSTRUCTOR = (MissingExtraError, RefusedError)
 
 
 def test_every_class_is_public_and_drawn_with_its_code_under_its_base() -> None:
@@ -40,6 +41,12 @@ def test_missing_extra_says_what_to_install_and_survives_pickling() -> None:
     assert (error.extra, error.package, error.code) == ("vlm", "transformers", "missing-extra")
 
 
-@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not MissingExtraError])
+def test_a_refusal_carries_the_servers_code_and_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(RefusedError("busy", "a part is being inspected")))
+    assert (error.code, str(error)) == ("busy", "a part is being inspected")
+    assert RefusedError.code == "refused"
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls not in OWN_CONSTRUCTOR])
 def test_message_is_kept(cls: type[DifferadError]) -> None:
     assert str(pickle.loads(pickle.dumps(cls("roi: got ()")))) == "roi: got ()"

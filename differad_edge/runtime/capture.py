@@ -1,0 +1,167 @@
+"""The thread of one camera: keeps it open, reads it, judges its frames, and connects again when it is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from differad_edge.cameras.base import Camera, CameraInfo, Frame
+from differad_edge.errors import (
+    CameraEndedError,
+    CameraError,
+    CameraLostError,
+    CameraNotFoundError,
+    CameraTimeoutError,
+    DifferadError,
+    TornFrameError,
+)
+from differad_edge.runtime.freshness import Freshness, Judgement
+from differad_edge.runtime.settings import CameraSettings
+
+__all__ = ["Capture", "CaptureSink"]
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.1  # how soon a stop is noticed by a camera that nobody wants a frame of
+
+
+class CaptureSink(Protocol):
+    """Who the frames are for. Called from the capture thread."""
+
+    def connected(self, info: CameraInfo) -> None:
+        """The camera is open."""
+
+    def lost(self, error: CameraError) -> None:
+        """It is not, or not any more; opening it again is under way."""
+
+    def ended(self) -> None:
+        """It has no more frames."""
+
+    def wanted(self, timeout_s: float) -> bool:
+        """Wait until a frame is wanted that does not come by itself."""
+        ...
+
+    def frame(self, frame: Frame, judgement: Judgement) -> None:
+        """A frame to be used: it may have a fault."""
+
+    def torn(self, error: TornFrameError) -> None:
+        """A frame arrived in pieces: there was a part, and nobody saw it."""
+
+    def dropped(self, cause: str, first: int, last: int) -> None:
+        """These frames of the camera are not used."""
+
+
+class Capture:
+    """Runs a camera for a ``sink`` until it is closed or has no more frames.
+
+    The pause before opening a lost camera again doubles from reconnect_min_ms to reconnect_max_ms and begins anew with
+    the first frame. There is no limit to the attempts: a camera may come back after the weekend.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        settings: CameraSettings,
+        sink: CaptureSink,
+        *,
+        name: str,
+        frozen_after: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._camera = camera
+        self._settings = settings
+        self._sink = sink
+        self._frozen_after = frozen_after
+        self._clock = clock
+        self._size_px: tuple[int, int] | None = settings.size_px
+        self._stop = threading.Event()
+        self._pause_ms = settings.reconnect_min_ms
+        self.alive_s = clock()
+        """When the thread last showed that it is not stuck."""
+        self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the sink hears from it."""
+        self._thread.start()
+
+    def close(self, timeout_s: float = 2.0) -> bool:
+        """Stop reading and let go of the camera; False when its driver hangs and the thread had to be left behind."""
+        self._stop.set()
+        self._camera.close()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._connection()
+                return
+            except CameraEndedError:
+                self._camera.close()
+                self._sink.ended()
+                return
+            except CameraError as error:
+                failure = error
+            except Exception as error:  # a driver or a plugin: its faults must not end the inspection
+                _log.exception("camera %s", self._settings.source)
+                text = error.code if isinstance(error, DifferadError) else type(error).__name__
+                failure = CameraLostError(f"camera {self._settings.source!r}: {text}: {error}")
+            self._camera.close()
+            if not self._stop.is_set():
+                self._sink.lost(failure)
+                self._stop.wait(self._pause_ms / 1000)
+                self._pause_ms = min(2 * self._pause_ms, self._settings.reconnect_max_ms)
+
+    def _connection(self) -> None:
+        """Returns when it is told to stop; every other end is an error."""
+        info = self._camera.open()
+        self.alive_s = self._clock()
+        wanted = self._settings.serial
+        if wanted is not None and info.serial != wanted:
+            raise CameraNotFoundError(
+                f"camera {self._settings.source!r}: got the serial {info.serial!r}, allowed: {wanted!r}"
+            )
+        freshness: Freshness | None = None
+        self._sink.connected(info)
+        while not self._stop.is_set():
+            self.alive_s = self._clock()
+            if not info.live and not self._sink.wanted(_POLL_S):
+                continue
+            try:
+                frame = self._camera.read(self._settings.read_timeout_ms)
+            except TornFrameError as error:
+                self._sink.torn(error)
+                continue
+            except CameraTimeoutError as error:
+                if not info.live:
+                    continue  # nothing new in the folder
+                raise CameraLostError(f"{error}; the stream counts as broken off") from error
+            self.alive_s = self._clock()
+            if self._size_px is None:
+                # Later connections must bring the same: a camera that comes back otherwise set shows another part.
+                self._size_px = (frame.image.shape[1], frame.image.shape[0])
+            if freshness is None:
+                freshness = Freshness(info, size_px=self._size_px, frozen_after=self._frozen_after)
+            self._pass_on(frame, freshness.judge(frame))
+
+    def _pass_on(self, frame: Frame, judgement: Judgement) -> None:
+        if judgement.missed is not None:
+            self._sink.dropped("lost-by-camera", *judgement.missed)
+        if judgement.drop is not None:
+            self._sink.dropped(judgement.drop, frame.sequence, frame.sequence)
+        else:
+            self._pause_ms = self._settings.reconnect_min_ms
+            self._sink.frame(frame, judgement)
+        if judgement.broken is not None:
+            raise CameraLostError(f"camera {self._settings.source!r}: {judgement.broken}")

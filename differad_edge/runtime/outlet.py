@@ -1,0 +1,220 @@
+"""Where every result leaves: numbered, into the journal, and only then to whoever listens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from differad_edge.cameras.base import utc_now
+from differad_edge.errors import JournalError
+from differad_edge.images import Image
+from differad_edge.results import SCHEMA_VERSION, InspectionResult
+from differad_edge.runtime.alarms import Alarm, Alarms
+from differad_edge.runtime.job import Job
+from differad_edge.runtime.metrics import Metrics
+from differad_edge.runtime.record import ResultRecord, encode_message
+from differad_edge.runtime.service import Unsubscribe
+
+__all__ = ["Keeper", "Ledger", "Outlet"]
+
+_log = logging.getLogger(__name__)
+
+JOURNAL_ALARM = "journal-failed"
+
+Listener = Callable[[Mapping[str, Any]], None]
+
+
+class Ledger(Protocol):
+    """What the outlet needs of a journal."""
+
+    @property
+    def last_sequence(self) -> int:
+        """Of the newest result, 0 without one."""
+        ...
+
+    def append(self, record: ResultRecord) -> None:
+        """Commit. Raises JournalError."""
+        ...
+
+    def append_event(self, kind: str, station: str | None, code: str, detail: Mapping[str, Any]) -> None:
+        """Commit. Raises JournalError."""
+        ...
+
+
+class Keeper(Protocol):
+    """What keeps the images of results."""
+
+    def offer(self, record: ResultRecord, image: Image) -> bool:
+        """Take it if it is one to be kept and there is room; returns at once."""
+        ...
+
+
+class Outlet:
+    """Gives each result its number, its place in the journal and its subscribers, in this order and one at a time.
+
+    A journal that cannot be written (a full disk) stops no inspection: the results say ``journaled`` false, an alarm is
+    raised, and the gap is recorded as soon as the journal can be written again. ``publish`` takes one message.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        *,
+        journal: Ledger | None,
+        publish: Callable[[bytes], None],
+        metrics: Metrics,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self.session = session
+        self.alarms = Alarms(self._alarm_changed)
+        self._journal = journal
+        self._publish = publish
+        self._metrics = metrics
+        self._keeper = keeper
+        self._sequence = 0 if journal is None else journal.last_sequence
+        self._gap: tuple[int, int] | None = None
+        self._listeners: tuple[Listener, ...] = ()
+        self._lock = threading.RLock()  # an alarm may be raised while a result is written
+
+    @property
+    def last_sequence(self) -> int:
+        """Of the newest result."""
+        return self._sequence
+
+    def finish(self, job: Job, result: InspectionResult, engine_sha256: str) -> ResultRecord:
+        """The one result of ``job``, which the caller has claimed."""
+        with self._lock:
+            record = self._journaled(self._record(job, result, engine_sha256, self._sequence + 1))
+            self._sequence = job.sequence = record.sequence
+            self._publish(record.to_json())
+        self._metrics.result(record, (time.monotonic_ns() - job.since_ns) / 1e9)
+        if self._listeners:
+            self._tell(record.to_dict())
+        if job.on_result is not None:
+            _guarded(job.on_result, record)
+        if self._keeper is not None and job.frame is not None:
+            self._keeper.offer(record, job.frame.image)
+        return record
+
+    def late(self, job: Job, result: InspectionResult, engine_sha256: str) -> None:
+        """A comparison ended after its deadline: told as "late", under the number of the result that was given."""
+        self._metrics.late()
+        message = self._record(job, result, engine_sha256, job.sequence).to_dict("late")
+        self._send(message)
+        self._note("late", job.station, "late-result", message)
+
+    def event(self, kind: str, station: str | None, code: str, detail: Mapping[str, Any]) -> None:
+        """Something worth keeping that is no result."""
+        message: dict[str, Any] = {
+            "type": "event",
+            "schema_version": SCHEMA_VERSION,
+            "session": self.session,
+            "utc": utc_now(),
+            "kind": kind,
+            "station": station,
+            "code": code,
+            "detail": dict(detail),
+        }
+        _log.info("%s %s", kind, code, extra={"fields": {"station": station, **message["detail"]}})
+        self._send(message)
+        self._note(kind, station, code, detail)
+
+    def heartbeat(self, status: Mapping[str, Any]) -> None:
+        """The server lives: its state, and the last sequence number, so that a lost last result is noticed too."""
+        with self._lock:
+            self._send(
+                {
+                    "type": "heartbeat",
+                    "schema_version": SCHEMA_VERSION,
+                    "session": self.session,
+                    "utc": utc_now(),
+                    "sequence": self._sequence,
+                    **status,
+                }
+            )
+
+    def subscribe(self, listener: Listener) -> Unsubscribe:
+        """Call ``listener`` with every message; it must return at once."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return unsubscribe
+
+    def journal_works(self) -> bool:
+        """Whether the last write to the journal went well."""
+        return self._gap is None
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _record(self, job: Job, result: InspectionResult, engine_sha256: str, sequence: int) -> ResultRecord:
+        frame = job.frame
+        return ResultRecord(
+            sequence=sequence,
+            session=self.session,
+            trigger_id=job.trigger_id,
+            trigger=job.trigger,
+            station=job.station,
+            result=result,
+            captured_utc=utc_now() if frame is None else frame.captured_utc,
+            captured_ns=job.since_ns if frame is None else frame.captured_ns,
+            engine_sha256=engine_sha256,
+            part_id=job.part_id,
+            job_id=job.job_id,
+            camera=job.camera,
+            frame_sequence=frame.sequence if frame is not None and job.camera is not None else None,
+            image_fingerprint=job.image_fingerprint,
+            is_simulated=job.is_simulated,
+            dropped=job.dropped,
+        )
+
+    def _journaled(self, record: ResultRecord) -> ResultRecord:
+        if self._journal is None:
+            return replace(record, journaled=False)
+        try:
+            self._journal.append(record)
+        except JournalError as error:
+            first = record.sequence if self._gap is None else self._gap[0]
+            self._gap = (first, record.sequence)
+            self.alarms.set(JOURNAL_ALARM, str(error))
+            return replace(record, journaled=False)
+        if self._gap is not None:
+            (first, last), self._gap = self._gap, None
+            self._note("journal-gap", None, JOURNAL_ALARM, {"first_sequence": first, "last_sequence": last})
+            self.alarms.clear(JOURNAL_ALARM)
+        return record
+
+    def _alarm_changed(self, alarm: Alarm, raised: bool) -> None:
+        self._metrics.alarm(alarm.code, raised)
+        kind = "alarm" if raised else "alarm-over"
+        self.event(kind, alarm.station, alarm.code, {"message": alarm.message, "since_utc": alarm.since_utc})
+
+    def _note(self, kind: str, station: str | None, code: str, detail: Mapping[str, Any]) -> None:
+        if self._journal is None:
+            return
+        try:
+            self._journal.append_event(kind, station, code, detail)
+        except JournalError as error:
+            _log.warning("the journal does not take the event %s: %s", code, error)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._publish(encode_message(message))
+        self._tell(message)
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        for listener in self._listeners:
+            _guarded(listener, message)
+
+
+def _guarded(listener: Callable[[Any], None], message: Any) -> None:
+    try:
+        listener(message)
+    except Exception:  # whoever listens must not cost the next part its result
+        _log.exception("a listener failed")

@@ -1,0 +1,173 @@
+"""The inspector that is in use, and how another one takes its place: the old one serves until the new is proven."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from differad_edge.images import Image
+from differad_edge.references.records import Product
+from differad_edge.references.store import ReferenceStore
+from differad_edge.results import InspectionResult
+
+__all__ = ["BuildInspector", "Generation", "NamedEngine", "PartInspector", "ReferenceId", "Serving", "SmokeTest"]
+
+_log = logging.getLogger(__name__)
+
+
+class NamedEngine(Protocol):
+    """What records say about an engine."""
+
+    @property
+    def name(self) -> str:
+        """Short name."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights and settings, hex."""
+        ...
+
+
+class PartInspector(Protocol):
+    """What the line needs of an `EdgeInspector`."""
+
+    @property
+    def engine(self) -> NamedEngine:
+        """What compares."""
+        ...
+
+    @property
+    def busy_ms(self) -> float:
+        """How long the comparison in hand has been worked on."""
+        ...
+
+    def inspect(
+        self,
+        frame: Image,
+        product: str,
+        deadline_ms: float | None = None,
+        *,
+        on_late: Callable[[InspectionResult], None] | None = None,
+    ) -> InspectionResult:
+        """See `EdgeInspector.inspect`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads."""
+        ...
+
+
+BuildInspector = Callable[[str | None], PartInspector]
+"""Given an engine's name, None for the configured one."""
+
+SmokeTest = Callable[[PartInspector, Product], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceId:
+    """Which golden sample: "product/ref-001", and the SHA-256 of its file."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One inspector with the products that it has been proven with: their versions and first references."""
+
+    number: int
+    inspector: PartInspector
+    versions: Mapping[str, int]
+    references: Mapping[str, ReferenceId]
+
+    @property
+    def engine(self) -> NamedEngine:
+        """Of the inspector."""
+        return self.inspector.engine
+
+
+class Serving:
+    """Holds the generation in use; `load` builds, proves and swaps in another one.
+
+    Every load builds an engine of its own, because an engine is used by one thread at a time and the old one is at
+    work meanwhile. ``products``: what every generation must be proven with.
+    """
+
+    def __init__(
+        self, build: BuildInspector, store: ReferenceStore, products: Sequence[str], smoke_test: SmokeTest
+    ) -> None:
+        self._build = build
+        self._store = store
+        self._smoke_test = smoke_test
+        self._products = list(dict.fromkeys(products))
+        self._engine_name: str | None = None
+        self._current: Generation | None = None
+        self._count = 0
+        self._loading = threading.Lock()
+
+    @property
+    def current(self) -> Generation | None:
+        """In use now; None until one has been proven. One read, so that a part keeps what it began with."""
+        return self._current
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """What may be inspected."""
+        return tuple(self._products)
+
+    def load(self, *, engine: str | None = None, also: str | None = None) -> Generation:
+        """Build an inspector, smoke-test every product with it, and take it in use.
+
+        ``engine``: another one from now on, None for the same; ``also``: one more product. Raises DifferadError, and
+        then everything is as before. Loads come one after the other.
+        """
+        with self._loading:
+            wanted = [*self._products] if also is None or also in self._products else [*self._products, also]
+            name = engine if engine is not None else self._engine_name
+            inspector = self._build(name)
+            try:
+                versions, references = {}, {}
+                for product_id in wanted:
+                    product = self._store.load(product_id)
+                    self._smoke_test(inspector, product)
+                    versions[product_id] = product.version
+                    first = product.references[0]
+                    references[product_id] = ReferenceId(f"{product_id}/{first.id}", first.sha256)
+            except BaseException:
+                inspector.close()
+                raise
+            self._count += 1
+            old, self._current = self._current, Generation(self._count, inspector, versions, references)
+            self._products, self._engine_name = wanted, name
+            if old is not None:
+                old.inspector.close()
+            _log.info("engine %s serves %s", inspector.engine.name, versions)
+            return self._current
+
+    def outdated(self) -> dict[str, tuple[int, int]]:
+        """Products that have another version in the store than in use: id -> (in use, in the store).
+
+        Raises ReferenceStoreError.
+        """
+        current = self._current
+        if current is None:
+            return {}
+        stored = {product: self._store.version(product) for product in current.versions}
+        return {p: (current.versions[p], v) for p, v in stored.items() if v != current.versions[p]}
+
+    def close(self) -> None:
+        """Let go of the generation in use."""
+        if self._current is not None:
+            self._current.inspector.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Engine and product versions, JSON types."""
+        current = self._current
+        if current is None:
+            return {"engine": None, "versions": {}}
+        engine = {"name": current.engine.name, "sha256": current.engine.fingerprint}
+        return {"engine": engine, "versions": dict(current.versions)}
