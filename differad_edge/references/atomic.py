@@ -78,12 +78,13 @@ def make_folder(folder: Path) -> bool:
     return True
 
 
-def write_new_file(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, which must not exist yet, and wait until the disk has it."""
+def write_new_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write ``data`` to ``path``, which must not exist yet; ``durable``: wait until the disk has it."""
     with _named(path), open(path, "xb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -98,17 +99,21 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Give ``path`` the content ``data`` in one step: a reader sees all of the old or all of the new."""
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Give ``path`` the content ``data`` in one step: a reader sees all of the old or all of the new.
+
+    ``durable``: also after a power cut; False spares the wait for the disk.
+    """
     temporary = path.with_name(temporary_name(path.name))
     try:
-        write_new_file(temporary, data)
+        write_new_file(temporary, data, durable=durable)
         with _named(path):
             os.replace(temporary, path)
     except BaseException:
         remove_quietly(temporary)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def discard(path: Path) -> None:

@@ -17,7 +17,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["writer_lock"]
+__all__ = ["try_lock", "unlock", "writer_lock"]
 
 _POLL_S = 0.01
 _HELD_BY_ANOTHER = frozenset([errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK])
@@ -33,19 +33,20 @@ def writer_lock(path: Path, timeout_s: float) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         give_up_s = time.monotonic() + timeout_s
-        while not _try_lock(descriptor, path):
+        while not try_lock(descriptor, path):
             if time.monotonic() >= give_up_s:
                 raise ReferenceStoreError(f"another process has been writing to the store for over {timeout_s:g} s")
             time.sleep(_POLL_S)
         try:
             yield
         finally:
-            _unlock(descriptor)
+            unlock(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, path: Path) -> bool:
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Lock an open file without waiting; False when another holds it. Raises OSError that names ``path``."""
     try:
         if sys.platform == "win32":
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -61,7 +62,8 @@ def _try_lock(descriptor: int, path: Path) -> bool:
     return True
 
 
-def _unlock(descriptor: int) -> None:
+def unlock(descriptor: int) -> None:
+    """Let go of what `try_lock` took."""
     if sys.platform == "win32":
         os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
