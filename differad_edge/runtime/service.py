@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from differad_edge.cameras.base import Frame
-from differad_edge.images import Image
 from differad_edge.runtime.record import ResultRecord
+
+if TYPE_CHECKING:  # a client imports this module, and has no use for OpenCV
+    from differad_edge.cameras.base import Frame
+    from differad_edge.images import Image
 
 __all__ = ["Accepted", "LineService", "OnResult", "Unsubscribe"]
 
