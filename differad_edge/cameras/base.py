@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Protocol, runtime_checkable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from differad_edge.images import Image
+if TYPE_CHECKING:  # names a type only, and brings OpenCV along
+    from differad_edge.images import Image
 
 __all__ = ["Camera", "CameraInfo", "Frame", "utc_now"]
 
 
-def utc_now() -> str:
-    """ISO 8601 with microseconds and Z. Wall time stamps records; it never measures."""
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def utc_now(age_ns: int = 0) -> str:
+    """Now, or ``age_ns`` ago: ISO 8601 with microseconds and Z. Wall time stamps records; it never measures."""
+    moment = datetime.now(timezone.utc) - timedelta(microseconds=age_ns / 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One picture. ``image``: HxWx3 uint8 BGR, not written to by anybody from now on.
 
-    ``sequence``: the camera's own count since it was opened, rising; a gap is a frame that was lost on the way;
+    ``sequence``: the camera's own count, rising; a gap is a frame that was lost on the way. The cameras of this package
+    go on counting when they are opened again, others may begin anew;
     ``captured_ns``: time.monotonic_ns() when it was captured, or as soon as it was known; ``captured_utc``: a stamp;
     ``pixel_format``: how the device delivered it, such as "BGR8", "Mono8", "MJPG"; ``serial``: of the device.
     """

@@ -49,7 +49,7 @@ _MAX_CANVAS_PX = 2048  # what is larger is enlarged from this: drawing time and 
 _PERIOD = 3  # one part in so many is defective
 _VISIBLE_GREY_LEVELS = 14  # a pixel that differs by more belongs to the defect
 
-_PART, _GOOD = 0, 1  # streams of random numbers
+_PART, _GOOD, _FATE = 0, 1, 2  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,20 @@ class SimulatedPart:
 class SimulatedProduct:
     """One product as a camera of ``size`` x ``size`` pixels sees it.
 
-    ``name``: one of PRODUCT_NAMES; ``size``: 128 to 4096; ``seed``: >= 0, which parts come along. Raises ConfigError.
+    ``name``: one of PRODUCT_NAMES; ``size``: 128 to 4096; ``seed``: >= 0, which parts come along; ``defect_rate``: 0 to
+    1, the share of defective parts, evenly spread; None: every third, at a place that varies. Raises ConfigError.
     """
 
-    def __init__(self, name: str, size: int = 640, *, seed: int = 0) -> None:
+    def __init__(self, name: str, size: int = 640, *, seed: int = 0, defect_rate: float | None = None) -> None:
         if name not in _SCENES:
             raise ConfigError(f"product: got {name!r}, allowed: {', '.join(PRODUCT_NAMES)}")
         if not MIN_SIZE_PX <= size <= MAX_SIZE_PX:
             raise ConfigError(f"size: got {size}, allowed: {MIN_SIZE_PX} to {MAX_SIZE_PX} pixels")
         if seed < 0:
             raise ConfigError(f"seed: got {seed}, allowed: at least 0")
-        self.name, self.size, self.seed = name, size, seed
+        if defect_rate is not None and not 0 <= defect_rate <= 1:
+            raise ConfigError(f"defect_rate: got {defect_rate}, allowed: 0 to 1")
+        self.name, self.size, self.seed, self.defect_rate = name, size, seed, defect_rate
         self._scene = _SCENES[name]
         self.kinds = self._scene.kinds
         """The defects that this product can have."""
@@ -86,12 +89,20 @@ class SimulatedProduct:
         return _expose(frame, self._rng(_GOOD, 0), strength=0.0)
 
     def part(self, index: int) -> SimulatedPart:
-        """Part ``index`` >= 0 of the stream; every third one, at a place that varies, has a defect."""
-        turn, place = divmod(index, _PERIOD)
-        defective = place == int(self._rng(_PART, turn, 1).integers(_PERIOD))
+        """Part ``index`` >= 0 of the stream; see ``defect_rate``."""
+        defective, turn = self._fate(index)
         # Kinds take turns from a start that differs from seed to seed, so that a short stream shows them all.
         kind = self.kinds[(turn + self.seed) % len(self.kinds)] if defective else None
         return self._part(kind, self._rng(_PART, index))
+
+    def _fate(self, index: int) -> tuple[bool, int]:
+        """Whether a part is defective, and how many defective ones came before."""
+        if self.defect_rate is None:
+            turn, place = divmod(index, _PERIOD)
+            return place == int(self._rng(_PART, turn, 1).integers(_PERIOD)), turn
+        phase = float(self._rng(_FATE).random())
+        before, after = (math.floor(count * self.defect_rate + phase) for count in (index, index + 1))
+        return after > before, before
 
     def good(self, index: int) -> Image:
         """Good part ``index`` >= 0 for calibration: none of them comes along in the stream."""
