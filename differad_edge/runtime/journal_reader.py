@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,10 @@ class JournalEvent:
     code: str
     detail: dict[str, Any]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -83,7 +88,7 @@ class JournalReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.realpath(Path(path).expanduser()))
         self._lock = threading.Lock()
-        self._open()
+        self._connection, self._identity = self._open()
 
     def results(self, query: ResultQuery | None = None) -> list[StoredResult]:
         """At most ``query.limit`` results, by rising sequence number unless ``newest_first``."""
@@ -157,7 +162,7 @@ class JournalReader:
             "ORDER BY id LIMIT ?",
             (after_id, kind, kind, limit),
         )
-        return [JournalEvent(*columns, json.loads(detail)) for *columns, detail in rows]
+        return [JournalEvent(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
     def reviews(self, sequence: int) -> list[Review]:
         """Every mark that a result ever got, the newest last."""
@@ -215,9 +220,8 @@ class JournalReader:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
-        self._connection = open_reading(self.path, busy_ms=_BUSY_MS)
-        self._identity: FileIdentity | None = file_identity(self.path)
+    def _open(self) -> tuple[sqlite3.Connection, FileIdentity | None]:
+        return open_reading(self.path, busy_ms=_BUSY_MS), file_identity(self.path)
 
     def _rows(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         with self._lock, journal_errors(self.path, "read the journal"):
@@ -225,7 +229,7 @@ class JournalReader:
                 raise JournalError(f"{self.path}: this reader is closed")
             if file_identity(self.path) != self._identity:  # moved away, and a new one made in its place
                 self._connection.close()
-                self._open()
+                self._connection, self._identity = self._open()
             return self._connection.execute(sql, parameters).fetchall()
 
     def _stored(self, row: tuple[Any, ...]) -> StoredResult:
