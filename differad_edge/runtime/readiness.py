@@ -106,7 +106,7 @@ class Readiness:
         if machine.state is State.HALTED:
             return
         if machine.state is State.ERROR:
-            if not (self._engine and self._camera):
+            if not (self._engine and (self._camera or self._ended)):
                 return
             machine.to(State.PREOPERATIONAL, "what had failed works again")
         if machine.state is State.PREOPERATIONAL and self._engine:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from differad_edge.images import Image
-from differad_edge.references.records import Product
+from differad_edge.images import Image, ImageSource
+from differad_edge.references.records import Calibration, Product
 from differad_edge.references.store import ReferenceStore
 from differad_edge.results import InspectionResult
 
@@ -54,6 +54,14 @@ class PartInspector(Protocol):
         on_late: Callable[[InspectionResult], None] | None = None,
     ) -> InspectionResult:
         """See `EdgeInspector.inspect`."""
+        ...
+
+    def register(self, product: str, images: Sequence[ImageSource], roi: Sequence[int] | None = None) -> Product:
+        """See `EdgeInspector.register`."""
+        ...
+
+    def calibrate(self, product: str, good: Sequence[ImageSource]) -> Calibration:
+        """See `EdgeInspector.calibrate`."""
         ...
 
     def close(self) -> None:
@@ -118,6 +126,10 @@ class Serving:
     def products(self) -> tuple[str, ...]:
         """What may be inspected."""
         return tuple(self._products)
+
+    def build(self) -> PartInspector:
+        """Another inspector of the engine in use, for work beside the line; the caller closes it."""
+        return self._build(self._engine_name)
 
     def load(self, *, engine: str | None = None, also: str | None = None) -> Generation:
         """Build an inspector, smoke-test every product with it, and take it in use.

@@ -20,12 +20,13 @@ __all__ = ["damaged", "smoke_test"]
 
 _DAMAGE_SHARE = 0.15  # of the smaller side of what is compared
 _GRID = 5
+_LIMIT_MS = 120_000.0  # the first comparison of a large engine compiles and prepares; one that hangs must show too
 
 
 def smoke_test(inspector: PartInspector, product: Product, pairs: Mapping[str, Sequence[SmokePair]]) -> None:
     """Raise SmokeTestError unless each known part of ``product`` gets its verdict; it warms the engine up."""
     for what, image, wanted in _known_parts(product, pairs.get(product.id, ())):
-        result = inspector.inspect(image, product.id, None)
+        result = inspector.inspect(image, product.id, _LIMIT_MS)
         if result.verdict is not wanted:
             why = "" if result.reason is None else f" ({result.reason}: {result.detail})"
             raise SmokeTestError(

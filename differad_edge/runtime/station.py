@@ -8,21 +8,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from differad_edge.cameras.base import Camera, CameraInfo, Frame
-from differad_edge.errors import CameraError, DifferadError, ImageError, RefusedError, TornFrameError
+from differad_edge.errors import CameraError, CameraLostError, RefusedError, TornFrameError
 from differad_edge.images import Image
-from differad_edge.results import InspectionResult, Reason, Timings, Verdict
+from differad_edge.results import InspectionResult, Reason, Verdict
 from differad_edge.runtime.capture import Capture
 from differad_edge.runtime.drops import DropLedger
 from differad_edge.runtime.freshness import Judgement, fingerprint
 from differad_edge.runtime.job import Fault, Job, TriggerKind
+from differad_edge.runtime.judge import PartJudge
 from differad_edge.runtime.mailbox import Mailbox
 from differad_edge.runtime.metrics import Metrics
 from differad_edge.runtime.outlet import Outlet
 from differad_edge.runtime.readiness import Readiness
+from differad_edge.runtime.record import ResultRecord
 from differad_edge.runtime.service import Accepted, OnResult
 from differad_edge.runtime.serving import Generation, Serving
 from differad_edge.runtime.settings import StationSettings, WatchdogSettings
@@ -48,7 +49,7 @@ class Station:
     def __init__(
         self,
         settings: StationSettings,
-        camera: Camera | None,
+        open_camera: Callable[[], Camera] | None,
         *,
         serving: Serving,
         outlet: Outlet,
@@ -62,29 +63,26 @@ class Station:
         self._serving = serving
         self._outlet = outlet
         self._metrics = metrics
-        self._stuck_after_ms = watchdog.stuck_after_ms
+        self._judge = PartJudge(serving, outlet, stuck_after_ms=watchdog.stuck_after_ms)
         self._on_ended = on_ended
         self._mode = settings.trigger.mode
         self.mailbox = Mailbox(settings.mailbox.policy, settings.mailbox.capacity)
         self.drops = DropLedger(lambda cause, count: metrics.dropped(self.name, cause, count))
         self.tally = Tally()
         self.readiness = Readiness(
-            executes_continuously=self._mode != "request" and camera is not None,
-            has_camera=camera is not None,
+            executes_continuously=self._mode != "request" and open_camera is not None,
+            has_camera=open_camera is not None,
             on_change=self._state_changed,
         )
         self.camera: CameraInfo | None = None
-        self._capture = (
-            None
-            if camera is None or settings.camera is None
-            else Capture(camera, settings.camera, self, name=self.name, frozen_after=watchdog.frozen_after_frames)
-        )
+        self._open_camera = open_camera
+        self._frozen_after = watchdog.frozen_after_frames
+        self._capture = self._new_capture()
         self._seen: deque[str] = deque(maxlen=_REMEMBERED_TRIGGERS)
         self._seen_set: set[str] = set()
         self._accepting = threading.Lock()  # a trigger id must not be accepted twice
-        self._count = 0
         self._stop = threading.Event()
-        self._newest: tuple[Frame, Any] | None = None
+        self._newest: tuple[Frame, ResultRecord] | None = None
         self._threads = [
             threading.Thread(target=target, name=f"{kind}-{self.name}", daemon=True)
             for kind, target in (("inspect", self._inspect_parts), ("expire", self._expire_parts))
@@ -114,8 +112,20 @@ class Station:
             if thread.is_alive():
                 thread.join(max(0.0, give_up_s - time.monotonic()))
 
+    def replace_stuck_camera(self, stuck_after_s: float) -> bool:
+        """Leave a camera behind whose driver has not come back for so long, and connect anew; tells whether it did."""
+        stuck = self._capture
+        if stuck is None or not stuck.running or time.monotonic() - stuck.alive_s < stuck_after_s:
+            return False
+        self.lost(CameraLostError(f"its driver has not answered for over {stuck_after_s:g} s; it is left behind"))
+        stuck.close(timeout_s=0.0)
+        self._capture = self._new_capture()
+        if self._capture is not None:
+            self._capture.start()
+        return True
+
     @property
-    def newest(self) -> tuple[Frame, Any] | None:
+    def newest(self) -> tuple[Frame, ResultRecord] | None:
         """The newest inspected frame with its record."""
         return self._newest
 
@@ -238,7 +248,6 @@ class Station:
         if not self.readiness.accepting:
             self.drops.add("not-ready", frame.sequence, frame.sequence)
             return
-        self._count += 1
         job = self._free_job(frame.captured_ns)
         fill(job, frame)
         self._offer_free(job, frame.sequence)
@@ -284,7 +293,7 @@ class Station:
                 continue
             single = self.readiness.machine.swap(State.READY, State.SINGLE_EXECUTION, f"trigger {job.trigger_id}")
             try:
-                self._inspect(job)
+                self._give(job, *self._judge.judge(job))
             except Exception:  # a fault of the line itself must not end it; the part still gets its result
                 _log.exception("station %s: part %s", self.name, job.trigger_id)
                 detail = "a fault of differad-edge itself, see the log"
@@ -293,39 +302,6 @@ class Station:
                 self.mailbox.done()
                 if single:
                     self.readiness.machine.swap(State.SINGLE_EXECUTION, State.READY, "done")
-
-    def _inspect(self, job: Job) -> None:
-        began_ns = time.monotonic_ns()
-        fault = job.fault or job.expired(began_ns)
-        generation = self._serving.current
-        if fault is None and generation is None:
-            fault = Fault(Reason.ENGINE_FAILURE, "no engine has passed its smoke pairs", Verdict.ERROR)
-        if fault is not None or generation is None or job.frame is None:
-            self._answer(job, fault or Fault(Reason.NO_FRAME, "the part has no frame"))
-            return
-        remaining_ms = None if job.deadline_ns is None else (job.deadline_ns - began_ns) / 1e6
-        budget_ms = self._stuck_after_ms if remaining_ms is None else min(remaining_ms, self._stuck_after_ms)
-        result = self._compare(job, job.frame.image, generation, budget_ms)
-        stages = {"queue": (began_ns - job.since_ns) / 1e6, **result.timings.stages}
-        stages["since_capture"] = (time.monotonic_ns() - job.frame.captured_ns) / 1e6
-        self._give(job, replace(result, timings=Timings(stages, result.timings.total_ms)), generation)
-
-    def _compare(self, job: Job, image: Image, generation: Generation, budget_ms: float) -> InspectionResult:
-        sha256 = generation.engine.fingerprint
-
-        def late(result: InspectionResult) -> None:
-            self._outlet.late(job, result, sha256)
-
-        try:
-            return generation.inspector.inspect(image, job.product, budget_ms, on_late=late)
-        except ImageError as error:
-            fault = Fault(Reason.BAD_FRAME, f"{error.code}: {error}")
-        except DifferadError as error:
-            fault = Fault(Reason.ENGINE_FAILURE, f"{error.code}: {error}", Verdict.ERROR)
-        except Exception as error:  # whatever an engine's plugin does, the part gets its one result
-            _log.exception("station %s: engine %s", self.name, generation.engine.name)
-            fault = Fault(Reason.ENGINE_FAILURE, f"{type(error).__name__}: {error}", Verdict.ERROR)
-        return self._unanswered(job, fault, generation)
 
     # -- the thread that watches the time -----------------------------------------------------------------------------
 
@@ -339,7 +315,8 @@ class Station:
         due_s = time.monotonic()
         while not self._stop.wait(max(0.0, due_s - time.monotonic())):
             # A schedule without drift; ticks that a stalled machine slept through are not made up for.
-            due_s = max(due_s + period_s, time.monotonic())
+            now_s = time.monotonic()
+            due_s = due_s + period_s if due_s + period_s > now_s else now_s + period_s
             try:
                 self.accept("rate")
             except RefusedError as error:
@@ -348,8 +325,7 @@ class Station:
     # -- results ------------------------------------------------------------------------------------------------------
 
     def _answer(self, job: Job, fault: Fault) -> None:
-        generation = self._serving.current
-        self._give(job, self._unanswered(job, fault, generation), generation)
+        self._give(job, *self._judge.unanswered(job, fault))
 
     def _give(self, job: Job, result: InspectionResult, generation: Generation | None) -> None:
         if not job.claim():
@@ -360,25 +336,6 @@ class Station:
         if job.frame is not None:
             self._newest = (job.frame, record)
 
-    def _unanswered(self, job: Job, fault: Fault, generation: Generation | None) -> InspectionResult:
-        waited_ms = (time.monotonic_ns() - job.since_ns) / 1e6
-        shape = (0, 0) if job.frame is None else job.frame.image.shape
-        reference = None if generation is None else generation.references.get(job.product)
-        return InspectionResult(
-            verdict=fault.verdict,
-            reason=fault.reason.value,
-            score=0.0,
-            threshold=None,
-            findings=(),
-            timings=Timings({"queue": waited_ms}, waited_ms),
-            product=job.product,
-            reference_id=None if reference is None else reference.id,
-            reference_sha256=None if reference is None else reference.sha256,
-            engine="" if generation is None else generation.engine.name,
-            image_size=(shape[1], shape[0]),
-            detail=fault.detail,
-        )
-
     def _displaced(self, job: Job) -> None:
         if not job.asked_for:
             if job.claim() and job.frame is not None:
@@ -387,6 +344,11 @@ class Station:
         self._answer(job, Fault(Reason.SUPERSEDED, "a newer trigger took its place before it had its turn"))
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _new_capture(self) -> Capture | None:
+        if self._open_camera is None or self.settings.camera is None:
+            return None
+        return Capture(self._open_camera(), self.settings.camera, self, name=self.name, frozen_after=self._frozen_after)
 
     def _deadline_ns(self, since_ns: int) -> int | None:
         deadline_ms = self.settings.deadline_ms
