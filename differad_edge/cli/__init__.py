@@ -21,6 +21,8 @@ from differad_edge.cli.evaluate import evaluate
 from differad_edge.cli.inspect import inspect
 from differad_edge.cli.products import products
 from differad_edge.cli.register import register
+from differad_edge.cli.results import results
+from differad_edge.cli.review import review
 
 __all__ = ["app"]
 
@@ -50,5 +52,5 @@ def _main(
     pass
 
 
-for _command in (demo, register, products, calibrate, inspect, evaluate, bench, doctor):
+for _command in (demo, register, products, calibrate, inspect, evaluate, bench, doctor, results, review):
     app.command(_command.__name__)(guarded(_command))

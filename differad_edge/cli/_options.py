@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-__all__ = ["EngineOption", "JsonOption", "StoreOption", "ThreadsOption", "store_words"]
+__all__ = ["EngineOption", "JournalOption", "JsonOption", "StoreOption", "ThreadsOption", "store_words"]
 
 StoreOption: TypeAlias = Annotated[
     Path | None,
@@ -20,6 +20,7 @@ EngineOption: TypeAlias = Annotated[str | None, typer.Option("--engine", help="E
 ThreadsOption: TypeAlias = Annotated[
     int | None, typer.Option("--threads", help="Threads of the inference runtime.", show_default="its own choice")
 ]
+JournalOption: TypeAlias = Annotated[Path, typer.Option("--journal", metavar="FILE", help="Journal of a server.")]
 JsonOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help='Write the result as JSON; "-" for standard output and nothing else.'),
