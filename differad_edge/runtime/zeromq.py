@@ -6,10 +6,11 @@ from differad_edge.errors import MissingExtraError
 
 try:
     import zmq
+    import zmq.asyncio as zmq_asyncio
 except ImportError as error:
     raise MissingExtraError("line", "pyzmq") from error
 
-__all__ = ["HEARTBEAT_MS", "HEARTBEAT_TIMEOUT_MS", "SECURITY_DOMAIN", "zmq"]
+__all__ = ["HEARTBEAT_MS", "HEARTBEAT_TIMEOUT_MS", "SECURITY_DOMAIN", "zmq", "zmq_asyncio"]
 
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 6_000
