@@ -17,6 +17,7 @@ __all__ = [
     "InspectorConfig",
     "ThresholdConfig",
     "load_config",
+    "load_mapping",
     "parse_config",
 ]
 
@@ -89,6 +90,11 @@ def load_config(path: str | Path, model: type[Model]) -> Model:
     Raises ConfigError when the file cannot be read, is no YAML mapping, repeats a key, or breaks a rule of ``model``;
     the message names each field, its value and what is allowed.
     """
+    return parse_config(load_mapping(path), model, where=str(path))
+
+
+def load_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file of settings that are not checked yet. Raises ConfigError, see load_config."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -100,7 +106,9 @@ def load_config(path: str | Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML: {error}") from error
-    return parse_config({} if data is None else data, model, where=str(path))
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError(f"{path}: got {type(data).__name__}, allowed: a mapping of settings")
+    return data or {}
 
 
 def parse_config(data: object, model: type[Model], *, where: str = "config") -> Model:

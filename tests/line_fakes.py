@@ -159,9 +159,10 @@ class MemoryLedger:
     def last_sequence(self) -> int:
         return self.records[-1].sequence if self.records else 0
 
-    def append(self, record: ResultRecord) -> None:
+    def append(self, record: ResultRecord, text: bytes) -> None:
         if self.full:
             raise JournalError("journal.sqlite: the disk is full")
+        assert ResultRecord.from_json(text) == record
         self.records.append(record)
 
     def append_event(self, kind: str, station: str | None, code: str, detail: Mapping[str, Any]) -> None:

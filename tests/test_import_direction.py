@@ -41,7 +41,7 @@ ONLY = {
 CORE = {"numpy", "cv2", "pydantic", "yaml"}
 # Everything else, and the only modules that may import it.
 CONFINED = {
-    "typing_extensions": {"results", "inspector"},
+    "typing_extensions": {"results", "inspector", "runtime", "client", "web"},
     "typer": {"cli"},
     "rich": {"cli"},
     "onnxruntime": {"engines", "export"},

@@ -23,6 +23,7 @@ from differad_edge.cli.products import products
 from differad_edge.cli.register import register
 from differad_edge.cli.results import results
 from differad_edge.cli.review import review
+from differad_edge.cli.serve import serve
 
 __all__ = ["app"]
 
@@ -52,5 +53,5 @@ def _main(
     pass
 
 
-for _command in (demo, register, products, calibrate, inspect, evaluate, bench, doctor, results, review):
+for _command in (demo, register, products, calibrate, inspect, serve, evaluate, bench, doctor, results, review):
     app.command(_command.__name__)(guarded(_command))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from differad_edge.cameras.base import Camera, CameraInfo, Frame
+from differad_edge.cameras.source import shown
 from differad_edge.errors import (
     CameraEndedError,
     CameraError,
@@ -73,6 +74,7 @@ class Capture:
     ) -> None:
         self._camera = camera
         self._settings = settings
+        self._shown = shown(settings.source)
         self._sink = sink
         self._frozen_after = frozen_after
         self._clock = clock
@@ -114,9 +116,9 @@ class Capture:
             except CameraError as error:
                 failure = error
             except Exception as error:  # a driver or a plugin: its faults must not end the inspection
-                _log.exception("camera %s", self._settings.source)
+                _log.exception("camera %s", self._shown)
                 text = error.code if isinstance(error, DifferadError) else type(error).__name__
-                failure = CameraLostError(f"camera {self._settings.source!r}: {text}: {error}")
+                failure = CameraLostError(f"camera {self._shown!r}: {text}: {error}")
             self._camera.close()
             if not self._stop.is_set():
                 self._sink.lost(failure)
@@ -129,9 +131,7 @@ class Capture:
         self.alive_s = self._clock()
         wanted = self._settings.serial
         if wanted is not None and info.serial != wanted:
-            raise CameraNotFoundError(
-                f"camera {self._settings.source!r}: got the serial {info.serial!r}, allowed: {wanted!r}"
-            )
+            raise CameraNotFoundError(f"camera {self._shown!r}: got the serial {info.serial!r}, allowed: {wanted!r}")
         freshness: Freshness | None = None
         self._sink.connected(info)
         while not self._stop.is_set():
@@ -164,4 +164,4 @@ class Capture:
             self._pause_ms = self._settings.reconnect_min_ms
             self._sink.frame(frame, judgement)
         if judgement.broken is not None:
-            raise CameraLostError(f"camera {self._settings.source!r}: {judgement.broken}")
+            raise CameraLostError(f"camera {self._shown!r}: {judgement.broken}")

@@ -56,7 +56,7 @@ class PartJudge:
         generation = self._serving.current
         waited_ms = (time.monotonic_ns() - job.since_ns) / 1e6
         shape = (0, 0) if job.frame is None else job.frame.image.shape
-        reference = None if generation is None else generation.references.get(job.product)
+        used = None if generation is None else generation.products.get(job.product)
         result = InspectionResult(
             verdict=fault.verdict,
             reason=fault.reason.value,
@@ -65,8 +65,8 @@ class PartJudge:
             findings=(),
             timings=Timings({"queue": waited_ms}, waited_ms),
             product=job.product,
-            reference_id=None if reference is None else reference.id,
-            reference_sha256=None if reference is None else reference.sha256,
+            reference_id=None if used is None else used.reference_id,
+            reference_sha256=None if used is None else used.reference_sha256,
             engine="" if generation is None else generation.engine.name,
             image_size=(shape[1], shape[0]),
             detail=fault.detail,

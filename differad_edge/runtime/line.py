@@ -9,14 +9,17 @@ from typing import Any
 
 from differad_edge import __version__
 from differad_edge.cameras.base import Frame
+from differad_edge.config import parse_config
 from differad_edge.errors import RefusedError
 from differad_edge.images import Image
 from differad_edge.references.store import ReferenceStore
 from differad_edge.runtime.image_keeper import ImageKeeper
 from differad_edge.runtime.journal import Journal
+from differad_edge.runtime.journal_query import ResultQuery
+from differad_edge.runtime.journal_reader import JournalReader
 from differad_edge.runtime.loading import Loader
 from differad_edge.runtime.metrics import Metrics
-from differad_edge.runtime.outlet import Listener, Outlet
+from differad_edge.runtime.outlet import JOURNAL_ALARM, Listener, Outlet
 from differad_edge.runtime.record import ResultRecord
 from differad_edge.runtime.service import Accepted, OnResult, Unsubscribe
 from differad_edge.runtime.serving import PartInspector, Serving
@@ -52,6 +55,7 @@ class Line:
         outlet: Outlet,
         metrics: Metrics,
         journal: Journal | None,
+        reader: JournalReader | None,
         keeper: ImageKeeper | None,
         stop: Callable[[], None],
     ) -> None:
@@ -64,6 +68,7 @@ class Line:
         self._outlet = outlet
         self._metrics = metrics
         self._journal = journal
+        self._reader = reader
         self._keeper = keeper
         self._stop = stop
         self._began_s = time.monotonic()
@@ -97,7 +102,6 @@ class Line:
 
     def status(self) -> dict[str, Any]:
         served = self._serving.describe()
-        journal = self._settings.journal.path
         return {
             "session": self._session,
             "version": __version__,
@@ -109,9 +113,9 @@ class Line:
             "engine": served["engine"],
             "sequence": self._outlet.last_sequence,
             "stations": [station.status() for station in self._stations.values()],
-            "products": {p: {"version": v} for p, v in served["versions"].items()},
+            "products": served["products"],
             "alarms": self._outlet.alarms.active(),
-            "journal": None if journal is None else {"path": str(journal), "healthy": self._outlet.journal_works()},
+            "journal": self._journal_status(),
         }
 
     def live(self, station: str | None = None) -> tuple[Frame | None, ResultRecord | None]:
@@ -212,7 +216,9 @@ class Line:
     def calibrate(self, product: str, images: Sequence[Image], *, reviewed: bool = False) -> dict[str, Any]:
         good: list[Any] = list(images)
         if reviewed:
-            good += self._ledger().reviewed_good(product)
+            past = self._past()
+            kept = [past.image(stored.record.sequence) for stored in past.reviewed_good(product)]
+            good += [image for image in kept if image is not None]
         with self._changing:
             self._with_inspector(lambda inspector: inspector.calibrate(product, good))
             self._loader.load(also=product)
@@ -244,20 +250,33 @@ class Line:
     # -- the past -----------------------------------------------------------------------------------------------------
 
     def results(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return self._ledger().results(query)
+        wanted = parse_config(query, ResultQuery, where="query")
+        return [stored.to_dict() for stored in self._past().results(wanted)]
 
     def image(self, sequence: int) -> bytes | None:
-        return self._ledger().image(sequence)
+        return self._past().image(sequence)
 
     def review(self, sequence: int, mark: str, *, note: str | None = None, by: str | None = None) -> dict[str, Any]:
-        return self._ledger().review(sequence, mark, note=note, by=by)
+        if self._past().get(sequence) is None:
+            raise RefusedError("not-found", f"sequence: got {sequence}, allowed: the number of a result in the journal")
+        if self._journal is not None:
+            self._journal.review(sequence, mark, note, by)
+        stored = self._past().get(sequence)
+        return {} if stored is None else stored.to_dict()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _ledger(self) -> Any:
-        if self._journal is None:
+    def _past(self) -> JournalReader:
+        if self._reader is None:
             raise RefusedError("no-journal", "the server keeps no journal: start it with --journal FILE")
-        return self._journal
+        return self._reader
+
+    def _journal_status(self) -> dict[str, Any] | None:
+        if self._journal is None:
+            return None
+        failed = any(alarm["code"] == JOURNAL_ALARM for alarm in self._outlet.alarms.active())
+        images = None if self._keeper is None else self._keeper.stats()
+        return {"path": str(self._journal.path), "healthy": not failed, "images": images}
 
     def _with_inspector(self, work: Callable[[PartInspector], object]) -> None:
         inspector = self._serving.build()

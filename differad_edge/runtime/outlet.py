@@ -19,7 +19,7 @@ from differad_edge.runtime.metrics import Metrics
 from differad_edge.runtime.record import ResultRecord, encode_message
 from differad_edge.runtime.service import Unsubscribe
 
-__all__ = ["Keeper", "Ledger", "Outlet"]
+__all__ = ["JOURNAL_ALARM", "Keeper", "Ledger", "Listener", "Outlet"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class Ledger(Protocol):
         """Of the newest result, 0 without one."""
         ...
 
-    def append(self, record: ResultRecord) -> None:
-        """Commit. Raises JournalError."""
+    def append(self, record: ResultRecord, text: bytes) -> None:
+        """Commit; ``text`` is the record's JSON. Raises JournalError, and then records the gap as soon as it can."""
         ...
 
     def append_event(self, kind: str, station: str | None, code: str, detail: Mapping[str, Any]) -> None:
@@ -56,8 +56,8 @@ class Keeper(Protocol):
 class Outlet:
     """Gives each result its number, its place in the journal and its subscribers, in this order and one at a time.
 
-    A journal that cannot be written (a full disk) stops no inspection: the results say ``journaled`` false, an alarm is
-    raised, and the gap is recorded as soon as the journal can be written again. ``publish`` takes one message.
+    A journal that cannot be written (a full disk) stops no inspection: the results say ``journaled`` false, and an
+    alarm is raised until it can. ``publish`` takes one message.
     """
 
     def __init__(
@@ -76,7 +76,6 @@ class Outlet:
         self._metrics = metrics
         self._keeper = keeper
         self._sequence = 0 if journal is None else journal.last_sequence
-        self._gap: tuple[int, int] | None = None
         self._listeners: tuple[Listener, ...] = ()
         self._lock = threading.RLock()  # an alarm may be raised while a result is written
 
@@ -88,9 +87,9 @@ class Outlet:
     def finish(self, job: Job, result: InspectionResult, engine_sha256: str) -> ResultRecord:
         """The one result of ``job``, which the caller has claimed."""
         with self._lock:
-            record = self._journaled(self._record(job, result, engine_sha256, self._sequence + 1))
+            record, text = self._journaled(self._record(job, result, engine_sha256, self._sequence + 1))
             self._sequence = job.sequence = record.sequence
-            self._publish(record.to_json())
+            self._publish(text)
         self._metrics.result(record, (time.monotonic_ns() - job.since_ns) / 1e9)
         if self._listeners:
             self._tell(record.to_dict())
@@ -148,10 +147,6 @@ class Outlet:
 
         return unsubscribe
 
-    def journal_works(self) -> bool:
-        """Whether the last write to the journal went well."""
-        return self._gap is None
-
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _record(self, job: Job, result: InspectionResult, engine_sha256: str, sequence: int) -> ResultRecord:
@@ -175,21 +170,19 @@ class Outlet:
             dropped=job.dropped,
         )
 
-    def _journaled(self, record: ResultRecord) -> ResultRecord:
-        if self._journal is None:
-            return replace(record, journaled=False)
-        try:
-            self._journal.append(record)
-        except JournalError as error:
-            first = record.sequence if self._gap is None else self._gap[0]
-            self._gap = (first, record.sequence)
-            self.alarms.set(JOURNAL_ALARM, str(error))
-            return replace(record, journaled=False)
-        if self._gap is not None:
-            (first, last), self._gap = self._gap, None
-            self._note("journal-gap", None, JOURNAL_ALARM, {"first_sequence": first, "last_sequence": last})
-            self.alarms.clear(JOURNAL_ALARM)
-        return record
+    def _journaled(self, record: ResultRecord) -> tuple[ResultRecord, bytes]:
+        """The record as it stands, and its JSON."""
+        if self._journal is not None:
+            text = record.to_json()
+            try:
+                self._journal.append(record, text)
+            except JournalError as error:
+                self.alarms.set(JOURNAL_ALARM, str(error))
+            else:
+                self.alarms.clear(JOURNAL_ALARM)
+                return record, text
+        record = replace(record, journaled=False)
+        return record, record.to_json()
 
     def _alarm_changed(self, alarm: Alarm, raised: bool) -> None:
         self._metrics.alarm(alarm.code, raised)

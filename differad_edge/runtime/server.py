@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from differad_edge.references.store import ReferenceStore
 from differad_edge.runtime.control import ControlServer
 from differad_edge.runtime.image_keeper import ImageKeeper
 from differad_edge.runtime.journal import Journal
+from differad_edge.runtime.journal_reader import JournalReader
 from differad_edge.runtime.line import Line
 from differad_edge.runtime.loading import Loader
 from differad_edge.runtime.metrics import Metrics
@@ -84,12 +85,14 @@ class LineServer:
             self._close_all()
             raise
 
-    def _open(self, serving: Serving, store: ReferenceStore, cameras: list[Callable[[], Camera] | None]) -> None:
+    def _open(self, serving: Serving, store: ReferenceStore, cameras: Sequence[Callable[[], Camera] | None]) -> None:
         settings = self.settings
-        journal = keeper = None
+        journal = reader = keeper = None
         if settings.journal.path is not None:
             journal = Journal(settings.journal.path, durability=settings.journal.durability)
             self._undo.append(journal.close)
+            reader = JournalReader(settings.journal.path)
+            self._undo.append(reader.close)
         publisher = Publisher(
             settings.wire.publish, keys=settings.wire.keys, high_water_mark=settings.wire.send_high_water_mark
         )
@@ -123,6 +126,7 @@ class LineServer:
             outlet=self._outlet,
             metrics=self._metrics,
             journal=journal,
+            reader=reader,
             keeper=keeper,
             stop=self.stop,
         )
@@ -231,8 +235,11 @@ class LineServer:
     def _smoke(self, inspector: PartInspector, product: Any) -> None:
         smoke_test(inspector, product, self.settings.smoke)
 
-    def _image_alarm(self, code: str, message: str) -> None:
-        self._outlet.alarms.set(code, message)
+    def _image_alarm(self, code: str, message: str | None) -> None:
+        if message is None:
+            self._outlet.alarms.clear(code)
+        else:
+            self._outlet.alarms.set(code, message)
 
     def _station_ended(self) -> None:
         _log.info("a camera has no more frames")

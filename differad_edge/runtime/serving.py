@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from differad_edge.images import Image, ImageSource
@@ -13,7 +13,7 @@ from differad_edge.references.records import Calibration, Product
 from differad_edge.references.store import ReferenceStore
 from differad_edge.results import InspectionResult
 
-__all__ = ["BuildInspector", "Generation", "NamedEngine", "PartInspector", "ReferenceId", "Serving", "SmokeTest"]
+__all__ = ["BuildInspector", "Generation", "NamedEngine", "PartInspector", "ProductInUse", "Serving", "SmokeTest"]
 
 _log = logging.getLogger(__name__)
 
@@ -76,21 +76,24 @@ SmokeTest = Callable[[PartInspector, Product], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceId:
-    """Which golden sample: "product/ref-001", and the SHA-256 of its file."""
+class ProductInUse:
+    """``version``: of the store; ``reference_id``, ``reference_sha256``: of the first golden sample ("product/ref-001",
+    hex of its file); ``threshold``: the calibrated one, None where the engine's own counts.
+    """
 
-    id: str
-    sha256: str
+    version: int
+    reference_id: str
+    reference_sha256: str
+    threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One inspector with the products that it has been proven with: their versions and first references."""
+    """One inspector with the products that it has been proven with."""
 
     number: int
     inspector: PartInspector
-    versions: Mapping[str, int]
-    references: Mapping[str, ReferenceId]
+    products: Mapping[str, ProductInUse]
 
     @property
     def engine(self) -> NamedEngine:
@@ -142,22 +145,20 @@ class Serving:
             name = engine if engine is not None else self._engine_name
             inspector = self._build(name)
             try:
-                versions, references = {}, {}
+                proven = {}
                 for product_id in wanted:
                     product = self._store.load(product_id)
                     self._smoke_test(inspector, product)
-                    versions[product_id] = product.version
-                    first = product.references[0]
-                    references[product_id] = ReferenceId(f"{product_id}/{first.id}", first.sha256)
+                    proven[product_id] = _in_use(product, inspector.engine)
             except BaseException:
                 inspector.close()
                 raise
             self._count += 1
-            old, self._current = self._current, Generation(self._count, inspector, versions, references)
+            old, self._current = self._current, Generation(self._count, inspector, proven)
             self._products, self._engine_name = wanted, name
             if old is not None:
                 old.inspector.close()
-            _log.info("engine %s serves %s", inspector.engine.name, versions)
+            _log.info("engine %s serves %s", inspector.engine.name, ", ".join(wanted))
             return self._current
 
     def outdated(self) -> dict[str, tuple[int, int]]:
@@ -168,8 +169,8 @@ class Serving:
         current = self._current
         if current is None:
             return {}
-        stored = {product: self._store.version(product) for product in current.versions}
-        return {p: (current.versions[p], v) for p, v in stored.items() if v != current.versions[p]}
+        stored = {product: self._store.version(product) for product in current.products}
+        return {p: (used.version, stored[p]) for p, used in current.products.items() if stored[p] != used.version}
 
     def close(self) -> None:
         """Let go of the generation in use."""
@@ -177,9 +178,16 @@ class Serving:
             self._current.inspector.close()
 
     def describe(self) -> dict[str, Any]:
-        """Engine and product versions, JSON types."""
+        """``engine`` (None: nothing is in use) and ``products``, JSON types."""
         current = self._current
         if current is None:
-            return {"engine": None, "versions": {}}
+            return {"engine": None, "products": {}}
         engine = {"name": current.engine.name, "sha256": current.engine.fingerprint}
-        return {"engine": engine, "versions": dict(current.versions)}
+        return {"engine": engine, "products": {product: asdict(used) for product, used in current.products.items()}}
+
+
+def _in_use(product: Product, engine: NamedEngine) -> ProductInUse:
+    first, calibration = product.references[0], product.calibration
+    calibrated = calibration is not None and calibration.engine_fingerprint == engine.fingerprint
+    threshold = calibration.threshold if calibration is not None and calibrated else None
+    return ProductInUse(product.version, f"{product.id}/{first.id}", first.sha256, threshold)

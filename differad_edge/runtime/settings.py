@@ -38,7 +38,7 @@ def is_loopback(endpoint: str) -> bool:
 
 def _checked_endpoint(value: str) -> str:
     match = _ENDPOINT.fullmatch(value)
-    if match is None or (match["port"] not in (None, "*") and not 0 < int(match["port"]) < 65536):
+    if match is None or (match["port"] not in (None, "*") and int(match["port"]) > 65535):
         raise ValueError("an address such as tcp://127.0.0.1:5570 or ipc:///run/line.sock")
     return value
 

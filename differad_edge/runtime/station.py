@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from differad_edge.cameras.base import Camera, CameraInfo, Frame
+from differad_edge.cameras.source import shown
 from differad_edge.errors import CameraError, CameraLostError, RefusedError, TornFrameError
 from differad_edge.images import Image
 from differad_edge.results import InspectionResult, Reason, Verdict
@@ -382,7 +383,7 @@ class Station:
         camera = None
         if self.settings.camera is not None:
             camera = {
-                "source": self.settings.camera.source,
+                "source": shown(self.settings.camera.source),
                 "serial": None if self.camera is None else self.camera.serial,
                 "connected": self.readiness.camera_connected,
                 "fault": self.readiness.camera_fault,

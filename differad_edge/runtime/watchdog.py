@@ -46,7 +46,7 @@ class RestartBudget:
 class Periodic:
     """Something to do every ``period_s`` seconds; what it raises is logged and does not end it."""
 
-    def __init__(self, period_s: float, work: Callable[[], None], *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, period_s: float, work: Callable[[], object], *, clock: Clock = time.monotonic) -> None:
         self._period_s = period_s
         self._work = work
         self._clock = clock

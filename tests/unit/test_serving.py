@@ -49,7 +49,7 @@ def test_a_load_takes_the_place_of_the_old_one_and_closes_it(tmp_path: Path) -> 
     assert (first.number, second.number) == (1, 2)
     assert serving.current is second
     assert (built[0].closed, built[1].closed) == (True, False)
-    assert second.references["p"].id == "p/ref-001"
+    assert second.products["p"].reference_id == "p/ref-001"
 
 
 def test_a_load_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ class TestLoader:
         loader = self.make(bench)
         bench.store.register("p", [picture(8)])
         loader.follow_store()
-        until(lambda: bench.serving.current.versions == {"p": 2})  # type: ignore[union-attr]
+        until(lambda: bench.serving.current.products["p"].version == 2)  # type: ignore[union-attr]
         loader.follow_store()
         assert len(bench.built) == 2
 
@@ -240,4 +240,4 @@ class TestLoader:
         assert tries == [1, 2]
         bench.store.register("p", [picture(9)])
         loader.follow_store()
-        until(lambda: bench.serving.current.versions == {"p": 3})  # type: ignore[union-attr]
+        until(lambda: bench.serving.current.products["p"].version == 3)  # type: ignore[union-attr]
