@@ -23,6 +23,8 @@ from differad_edge.errors import CameraLostError, CameraNotFoundError
 __all__ = ["Capture", "OpenCapture", "UsbSettings", "fourcc_name", "network_camera", "open_capture", "usb_camera"]
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_WAITED_SHARE = 0.25  # of the time between two frames: less was no waiting
+_BACKLOG_LIMIT_S = 2.0
 _SELECT_TIMEOUT_S = 5.0  # a failed grab that took longer is OpenCV's own limit for V4L2 (10 s) and no unplugging
 
 
@@ -111,7 +113,13 @@ def network_camera(
                 f"camera {source!r}: the server answers, but gives no stream within {open_timeout_ms:g} ms; "
                 "check path, user and password"
             )
-        return _CaptureDriver(opened, source, source, None)
+        driver = _CaptureDriver(opened, source, source, None)
+        try:
+            driver.skip_backlog()
+        except CameraLostError:
+            driver.release()
+            raise
+        return driver
 
     # The camera's own limit comes after the driver's, which gives the better reason.
     return LiveCamera(urlsplit(url).scheme.lower(), source, connect, open_timeout_ms=2 * open_timeout_ms + 500)
@@ -124,10 +132,29 @@ class _CaptureDriver:
         self.serial = serial
         self._capture, self._source, self._device = capture, source, device
         self._pixel_format = fourcc_name(capture)
+        self._at_hand = False
+
+    def skip_backlog(self) -> None:
+        """Drop what the stream sent while its format was being found out: near a second of frames.
+
+        They come without waiting; the first that had to be waited for is a fresh one.
+        """
+        rate_hz = self._capture.get(cv2.CAP_PROP_FPS)
+        waiting_s = _WAITED_SHARE / (rate_hz if 1 <= rate_hz <= 240 else 25.0)
+        end = time.monotonic() + _BACKLOG_LIMIT_S
+        took_s = 0.0
+        while took_s < waiting_s and time.monotonic() < end:
+            began = time.monotonic()
+            if not self._capture.grab():
+                raise CameraLostError(f"camera {self._source!r}: the stream broke off at its beginning")
+            took_s = time.monotonic() - began
+        self._at_hand = True
 
     def grab(self) -> Grabbed | None:
         began = time.monotonic()
-        if not self._capture.grab():
+        if self._at_hand:
+            self._at_hand = False
+        elif not self._capture.grab():
             waited = time.monotonic() - began
             if waited >= _SELECT_TIMEOUT_S and self._device is not None and self._device.exists():
                 return None  # a camera that waits for its hardware trigger

@@ -51,7 +51,8 @@ class Pace:
         due = now if self._due_ns is None else self._due_ns
         left_ns = due - now
         if left_ns > timeout_ms * 1e6:
-            self._clock.wait(stop, max(timeout_ms, 0.0) / 1e3)
+            if self._clock.wait(stop, max(timeout_ms, 0.0) / 1e3):
+                return
             raise CameraTimeoutError(f"no frame within {timeout_ms:g} ms; the next is due in {left_ns / 1e6:.0f} ms")
         if left_ns > 0:
             self._clock.wait(stop, left_ns / 1e9)

@@ -13,6 +13,7 @@ __all__ = ["Query", "scheme_of", "shown", "split_query"]
 # Two characters at the least: "c:\pictures" is a path.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+://)[^/?#]*@")
+_SECRET = re.compile(r"([?&;][^=&;]*(?:pass|pwd|token|secret|auth|key|user|login)[^=&;]*=)[^&;#]*", re.IGNORECASE)
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 
@@ -24,8 +25,8 @@ def scheme_of(source: str) -> str | None:
 
 
 def shown(source: str) -> str:
-    """``source`` as messages, records and logs may show it: without user name and password."""
-    return _CREDENTIALS.sub(r"\1***@", source)
+    """``source`` as messages, records and logs may show it: without user name, password and keys."""
+    return _SECRET.sub(r"\1***", _CREDENTIALS.sub(r"\1", source))
 
 
 def split_query(source: str) -> tuple[str, str]:
