@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 
 from differad_edge.engines.lite import LiteEngine
+
+if TYPE_CHECKING:
+    from wire_fakes import Served
 
 
 @pytest.fixture(scope="session")
 def lite() -> LiteEngine:
     """The embedded engine, loaded once. One thread: results do not depend on the machine, nor the other tests on it."""
     return LiteEngine(threads=1)
+
+
+@pytest.fixture
+def closed_sockets() -> Iterator[None]:
+    """Fails the test when a ZeroMQ socket or a thread outlives it."""
+    from wire_fakes import nothing_left_open
+
+    with nothing_left_open():
+        yield
+
+
+@pytest.fixture
+def served(closed_sockets: None) -> Iterator[Served]:
+    """A scripted line behind real sockets."""
+    from wire_fakes import Served
+
+    with Served() as served:
+        yield served

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -29,10 +30,16 @@ _RECONNECT_MAX_MS = 2_000
 _WAITING_RESULTS = 2_000
 _MAX_ANSWER_BYTES = 256 << 20
 
+_ADDRESS = re.compile(r"tcp://[^\s/]+:(?P<port>\d{1,5})|ipc://.+")
+
 OnGap = Callable[[Gap], None]
 OnMessage = Callable[[dict[str, Any]], None]
 
 Socket = TypeVar("Socket", bound="zmq.Socket[Any]")
+
+
+def _wrong_address(name: str, endpoint: object) -> ConfigError:
+    return ConfigError(f"{name}: got {endpoint!r}, allowed: tcp://host:port or ipc://path")
 
 
 def slice_ms(until_s: float) -> int:
@@ -199,6 +206,10 @@ class ClientCore(Generic[Socket]):
         return self._connect(zmq.DEALER, "control", self.control)
 
     def _connect(self, kind: int, name: str, endpoint: str) -> Socket:
+        # ZeroMQ looks at some parts of an address only when it connects, and then goes on trying without a word.
+        match = _ADDRESS.fullmatch(endpoint) if isinstance(endpoint, str) else None
+        if match is None or (match["port"] is not None and not 0 < int(match["port"]) < 65536):
+            raise _wrong_address(name, endpoint)
         socket: Socket = self._context.socket(kind)
         try:
             options: dict[zmq.SocketOption, int] = {
@@ -223,9 +234,9 @@ class ClientCore(Generic[Socket]):
             if kind == zmq.SUB:
                 socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.connect(endpoint)
-        except (zmq.ZMQError, TypeError) as error:
+        except zmq.ZMQError as error:
             socket.close(0)
-            raise ConfigError(f"{name}: got {endpoint!r}, allowed: tcp://host:port or ipc://path") from error
+            raise _wrong_address(name, endpoint) from error
         except BaseException:
             socket.close(0)
             raise
