@@ -111,23 +111,7 @@ class Journal:
         When it raises, the result counts as gone out without a record: the gap is written as an event "journal-gap"
         together with the next result that can be written.
         """
-        result = record.result
-        row = (
-            record.sequence,
-            record.session,
-            record.trigger_id,
-            record.station,
-            result.product,
-            result.verdict.value,
-            result.reason,
-            result.score,
-            record.captured_utc,
-            record.part_id,
-            record.engine_sha256,
-            result.reference_sha256,
-            record.image_fingerprint,
-            (record.to_json() if text is None else text).decode("utf-8"),
-        )
+        row = _row(record, text)
         with self._lock:
             self._last_sequence = max(self._last_sequence, record.sequence)
             try:
@@ -312,6 +296,32 @@ class Journal:
         self._gap.last = max(self._gap.last, sequence)
         self._gap.count += 1
         self._server_lock.remember(self._gap.last)
+
+
+def _row(record: ResultRecord, text: bytes | None) -> tuple[Any, ...]:
+    """The values of _INSERT."""
+    result = record.result
+    return (
+        record.sequence,
+        _utf8(record.session),
+        _utf8(record.trigger_id),
+        _utf8(record.station),
+        _utf8(result.product),
+        result.verdict.value,
+        result.reason,
+        result.score,
+        record.captured_utc,
+        _utf8(record.part_id),
+        record.engine_sha256,
+        result.reference_sha256,
+        record.image_fingerprint,
+        (record.to_json() if text is None else text).decode("utf-8"),
+    )
+
+
+def _utf8(text: str | None) -> str | None:
+    """An id may come from a client, as half a surrogate pair too, which no UTF-8 can hold."""
+    return text if text is None or text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _undo(connection: sqlite3.Connection) -> None:

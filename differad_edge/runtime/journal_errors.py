@@ -20,7 +20,7 @@ _SQLITE_CAUSES = (
     ("locked", "another program holds it locked"),
     ("busy", "another program holds it locked"),
 )
-_SQLITE_DAMAGE = ("malformed", "not a database", "corrupt", "no such table", "no such column")
+_SQLITE_DAMAGE = ("malformed", "corrupt", "no such table", "no such column")
 _OS_CAUSES = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -47,6 +47,8 @@ def error_of(error: sqlite3.Error | OSError, path: Path, action: str) -> Journal
         file = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(path)
         return JournalError(f"{file}: cannot {action}: {cause}")
     said = str(error)
+    if "not a database" in said:
+        return JournalError(f"{path} is no journal: {said}; move it away or name another")
     if any(word in said for word in _SQLITE_DAMAGE):
         return JournalError(f"{path} is damaged: {said}; move it away or name another")
     cause = next((cause for word, cause in _SQLITE_CAUSES if word in said), said)

@@ -140,7 +140,7 @@ def open_writing(path: Path, *, create: bool, busy_ms: float, synchronous: str =
             raise _absent(path)
         connection = connect(path, "rwc" if create else "rw", busy_ms=busy_ms, synchronous=synchronous)
         try:
-            if _is_blank(connection, path):
+            if _is_blank(connection):
                 _create(connection, path)
             _check(connection, path)
             # A read-only file opens without a word and fails at the first result: find out now.
@@ -182,15 +182,10 @@ def _absent(path: Path) -> JournalError:
     return JournalError(f"{path}: {what}; allowed: the journal of a server (serve --journal)")
 
 
-def _is_blank(connection: sqlite3.Connection, path: Path) -> bool:
+def _is_blank(connection: sqlite3.Connection) -> bool:
     """Whether nothing has been made in the file yet, also because a server was killed before it could."""
-    try:
-        marks = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-        return not any(marks) and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    except sqlite3.DatabaseError as error:
-        if "not a database" not in str(error):
-            raise
-        raise JournalError(f"{path} is no journal: {error}; move it away or name another") from error
+    marks = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    return not any(marks) and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
@@ -204,13 +199,8 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    try:
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        if "not a database" not in str(error):
-            raise
-        raise JournalError(f"{path} is no journal: {error}; move it away or name another") from error
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id != _APPLICATION_ID:
         raise JournalError(f"{path} is no journal: a SQLite file of another program; move it away or name another")
     if version > JOURNAL_VERSION:

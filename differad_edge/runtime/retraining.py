@@ -52,7 +52,7 @@ def good_parts(reader: JournalReader, product: str, *, without: Iterable[Image] 
 
     ``without``: images that do not count, such as the references: a calibration refuses them. Raises JournalError.
     """
-    seen = {sha256_of_image(image) for image in without}
+    seen = {sha256_of_image(image) for image in without}  # not the fingerprint: that needs an extra
     found: list[GoodPart] = []
     for stored in reader.reviewed_good(product):
         sequence = stored.record.sequence
