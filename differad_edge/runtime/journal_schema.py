@@ -157,24 +157,23 @@ def open_reading(path: Path, *, busy_ms: float) -> sqlite3.Connection:
     with journal_errors(path, "open the journal"):
         if not path.is_file():
             raise _absent(path)
-        connection = connect(path, "ro", busy_ms=busy_ms)
         try:
-            _check(connection, path)
+            return _checked(path, "ro", busy_ms)
         except sqlite3.OperationalError:
-            connection.close()
             if path.with_name(path.name + "-wal").exists() or os.access(path.parent, os.W_OK):
                 raise
             # Where nothing may be written, not even the index of an empty log, nobody writes: read it as it is.
-            connection = connect(path, "immutable", busy_ms=busy_ms)
-            try:
-                _check(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            return _checked(path, "immutable", busy_ms)
+
+
+def _checked(path: Path, mode: Literal["ro", "immutable"], busy_ms: float) -> sqlite3.Connection:
+    connection = connect(path, mode, busy_ms=busy_ms)
+    try:
+        _check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _absent(path: Path) -> JournalError:
