@@ -1,4 +1,4 @@
-"""What the demo inspects: generated products with known defects, and a folder of the user's own images."""
+"""What the demo shows of one part, and how a folder of the user's own images is inspected."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from differad_edge.cameras.simulated import PRODUCT_NAMES, SimulatedProduct
-from differad_edge.cli._files import IMAGE_SUFFIXES, image_files, write_image
+from differad_edge.cli._files import IMAGE_SUFFIXES, image_files
 from differad_edge.cli._sheet import Block, Tile
 from differad_edge.errors import ImageDecodeError, ImageError
 from differad_edge.geometry import iou
@@ -18,17 +17,13 @@ from differad_edge.results import Box, InspectionResult, Verdict
 
 __all__ = [
     "FOLDER_PRODUCT",
-    "PARTS_EACH",
     "Inspected",
     "as_block",
     "find_golden",
     "inspect_folder",
-    "inspect_generated",
 ]
 
 FOLDER_PRODUCT = "demo-folder"
-PARTS_EACH = 8
-SIZE_PX = 640
 FITTING_IOU = 0.3
 MAX_TILES = 60
 
@@ -74,29 +69,6 @@ class Inspected:
             more = len(self.result.findings) - 1
             return (self.result.findings[0].description or "") + (f" (and {more} more)" if more else "")
         return self.result.detail or ""
-
-
-def inspect_generated(
-    inspector: EdgeInspector, folder: Path, seed: int, golden: dict[str, Image]
-) -> Iterator[Inspected]:
-    """Register each simulated product and inspect its first parts; their images are kept below ``folder``.
-
-    ``golden`` is filled with the golden samples.
-    """
-    for name in PRODUCT_NAMES:
-        source = SimulatedProduct(name, SIZE_PX, seed=seed)
-        golden[name] = source.golden()
-        file = folder / f"{name}-golden.png"
-        write_image(golden[name], file)
-        inspector.register(name, [file])
-        inspector.warm_up(name)
-        for index in range(PARTS_EACH):
-            part = source.part(index)
-            file = folder / f"{name}-{index + 1:02d}.jpg"
-            write_image(part.image, file)
-            image = load_image(file)  # what is shown is what anybody can inspect again from the file
-            result, elapsed_ms = _timed(inspector, image, name)
-            yield Inspected(name, file.stem, file, part.defect, part.boxes, True, result, None, elapsed_ms)
 
 
 def find_golden(folder: Path) -> tuple[Path, list[Path]]:

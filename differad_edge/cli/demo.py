@@ -40,16 +40,11 @@ def demo(
     """Show an inspection from beginning to end, with generated parts: no camera, no GPU, no data needed."""
     from differad_edge.cameras.simulated import PRODUCT_NAMES
     from differad_edge.cli._console import output, progress
-    from differad_edge.cli._demo_run import (
-        FOLDER_PRODUCT,
-        PARTS_EACH,
-        as_block,
-        find_golden,
-        inspect_folder,
-        inspect_generated,
-    )
+    from differad_edge.cli._demo_line import PARTS_EACH, inspect_on_the_line
+    from differad_edge.cli._demo_run import FOLDER_PRODUCT, as_block, find_golden, inspect_folder
     from differad_edge.cli._files import write_image
     from differad_edge.cli._sheet import draw_sheet
+    from differad_edge.config import InspectorConfig
     from differad_edge.images import load_image
     from differad_edge.inspector import EdgeInspector
 
@@ -58,18 +53,20 @@ def demo(
     console = output()
     store = out / "store"
     golden: dict[str, Image] = {}
-    with EdgeInspector(store=store, engine=engine, threads=threads) as inspector:
-        console.print("Three products, each registered from one golden sample, nothing trained or tuned for them.")
-        console.print()
-        with progress("inspecting") as moved:
-            generated = []
-            for part in inspect_generated(inspector, parts_folder, seed, golden):
-                generated.append(part)
-                moved(len(generated), PARTS_EACH * len(PRODUCT_NAMES))
-        own_parts: list[Inspected] = []
-        if own is not None:
-            with progress("inspecting your images") as moved:
-                own_parts = list(inspect_folder(inspector, *own, moved))
+    journal = out / "journal.sqlite"
+    console.print("Three products, each registered from one golden sample, nothing trained or tuned for them.")
+    console.print("A server watches three simulated cameras; a client triggers each part over ZeroMQ.")
+    console.print()
+    config = InspectorConfig(store=store, engine=engine or "lite", threads=threads)
+    with progress("inspecting") as moved:
+        generated = []
+        for part in inspect_on_the_line(config, parts_folder, journal, seed, golden):
+            generated.append(part)
+            moved(len(generated), PARTS_EACH * len(PRODUCT_NAMES))
+    own_parts: list[Inspected] = []
+    if own is not None:
+        with EdgeInspector(config=config) as inspector, progress("inspecting your images") as moved:
+            own_parts = list(inspect_folder(inspector, *own, moved))
     _show_table(console, generated)
     summary = _summary(generated)
     console.print(summary)
@@ -90,7 +87,7 @@ def demo(
     console.print("Look at:")
     for file, what in written:
         console.print(f"  {file}  ({what})", soft_wrap=True)
-    _show_next(console, generated, store, own is not None)
+    _show_next(console, generated, store, journal, own is not None)
 
 
 def _make_folder(folder: Path) -> Path:
@@ -162,7 +159,7 @@ def _write_card(blocks: list[Block], file: Path) -> None:
     write_image(draw_card(pairs), file)
 
 
-def _show_next(console: Console, parts: list[Inspected], store: Path, own_given: bool) -> None:
+def _show_next(console: Console, parts: list[Inspected], store: Path, journal: Path, own_given: bool) -> None:
     from differad_edge.cli._console import hint
 
     program = _program()
@@ -171,6 +168,11 @@ def _show_next(console: Console, parts: list[Inspected], store: Path, own_given:
     console.print("Try next:")
     where = f"--product {chosen.product} --store {shlex.quote(str(store))} {shlex.quote(str(chosen.file))}"
     hint(console, "  one of these parts again, with its boxes drawn in", f"{program} inspect {where} --out part.png")
+    hint(console, "  what the server wrote down", f"{program} results --journal {shlex.quote(str(journal))}")
+    line = (
+        f"serve --camera 'sim:{chosen.product}?rate_hz=2' --product {chosen.product} --store {shlex.quote(str(store))}"
+    )
+    hint(console, "  a camera, with a dashboard", f"{program} {line} --web 127.0.0.1:8570")
     if not own_given:
         hint(console, "  your own images (golden* or the first one is the golden sample)", f"{program} demo FOLDER")
     hint(console, "  your own product", f"{program} register NAME GOLDEN.png")

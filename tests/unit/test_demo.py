@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from commands import Pictures, run, save, use_engine
 
+import differad_edge.cli._demo_line as demo_line
 import differad_edge.cli._demo_run as demo_run
 from differad_edge.cli._sheet import Block, Tile, draw_card, draw_sheet
 from differad_edge.references import ReferenceStore
@@ -20,8 +21,8 @@ from differad_edge.results import Box, Verdict
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small parts, few of them, and an engine that needs no model."""
     use_engine(monkeypatch)
-    monkeypatch.setattr(demo_run, "SIZE_PX", 160)
-    monkeypatch.setattr(demo_run, "PARTS_EACH", 3)
+    monkeypatch.setattr(demo_line, "SIZE_PX", 160)
+    monkeypatch.setattr(demo_line, "PARTS_EACH", 3)
 
 
 @pytest.fixture(scope="module")
