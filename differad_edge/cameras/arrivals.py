@@ -16,9 +16,10 @@ _RESCAN_NS = 1_000_000_000  # a file that is overwritten in place does not touch
 _State = tuple[int, int, int]  # inode, time of modification, size
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """part2 before part10."""
-    return [(int(word), "") if word.isdecimal() else (-1, word) for word in re.split(r"(\d+)", name.lower()) if word]
+    words = (word for word in re.split(r"(\d+)", name.lower()) if word)
+    return [(0, int(word), "") if word.isdecimal() else (1, 0, word) for word in words]
 
 
 def image_paths(folder: Path) -> list[Path]:
