@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from differad_edge.cameras.base import utc_now
 from differad_edge.errors import JournalError
+from differad_edge.references.atomic import make_folder
 from differad_edge.runtime.journal_checkpoint import Checkpointer
 from differad_edge.runtime.journal_errors import error_of, journal_errors
 from differad_edge.runtime.journal_lock import JournalLock
@@ -85,11 +86,11 @@ class Journal:
         self._closed = False
         self._stopping = threading.Event()
         with journal_errors(self.path, "open the journal"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         self._checkpointer = Checkpointer(self.path, self._lock)
         self._server_lock = JournalLock(self.path)
         try:
-            self._open()
+            self._open(thorough=True)
             self.id, self._last_sequence = self._read_state()
         except BaseException:
             self._disconnect()
@@ -122,7 +123,9 @@ class Journal:
                     self._insert_after_gap(row, self._gap)
             except (sqlite3.Error, OSError, JournalError) as error:
                 _undo(self._main)
-                failed = error if isinstance(error, JournalError) else self._blame(error, record)
+                failed = (
+                    error if isinstance(error, JournalError) else self._blame(error, f"write result {record.sequence}")
+                )
                 if not isinstance(error, sqlite3.IntegrityError):  # a number used twice is no gap
                     self._note_gap(record.sequence, str(failed))
                 raise failed from error
@@ -185,10 +188,14 @@ class Journal:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self, *, thorough: bool) -> None:
         power = self.durability == "power"
         self._main = open_writing(
-            self.path, create=True, busy_ms=self._busy_ms, synchronous="FULL" if power else "NORMAL"
+            self.path,
+            create=True,
+            busy_ms=self._busy_ms,
+            synchronous="FULL" if power else "NORMAL",
+            thorough=thorough,
         )
         # What need not survive a power cut must not make a result wait for the disk.
         self._relaxed = self._main
@@ -237,7 +244,7 @@ class Journal:
             with suppress(sqlite3.Error):  # what is still in the log belongs to the file that was moved
                 self._main.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._disconnect()
-        self._open()
+        self._open(thorough=False)  # a result is waiting
         self._suspect = False
         if moved:
             detail = {"last_sequence": self._last_sequence - 1}
@@ -255,8 +262,7 @@ class Journal:
         except BaseException as error:
             _undo(connection)
             if isinstance(error, (sqlite3.Error, OSError)):
-                self._suspect = True
-                raise error_of(error, self.path, action) from error
+                raise self._blame(error, action) from error
             raise
         self._checkpointer.committed()
 
@@ -284,10 +290,13 @@ class Journal:
         text = json.dumps(detail, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
         connection.execute(_INSERT_EVENT, (self._now_utc(), kind, station, code, text))
 
-    def _blame(self, error: sqlite3.Error | OSError, record: ResultRecord) -> JournalError:
-        # After an I/O error SQLite itself goes on; a new connection costs a millisecond and leaves no doubt.
-        self._suspect = not isinstance(error, sqlite3.IntegrityError)
-        return error_of(error, self.path, f"write result {record.sequence}")
+    def _blame(self, error: sqlite3.Error | OSError, action: str) -> JournalError:
+        """The error to raise; decides whether the connection can be used again as it is."""
+        # After a full disk, a lock and a number used twice it can. After the rest SQLite says that it can as well, but
+        # a new connection costs a millisecond and leaves no doubt.
+        harmless = isinstance(error, sqlite3.IntegrityError) or any(word in str(error) for word in ("full", "locked"))
+        self._suspect = self._suspect or not harmless
+        return error_of(error, self.path, action)
 
     def _note_gap(self, sequence: int, cause: str) -> None:
         if self._gap is None:

@@ -128,9 +128,12 @@ def file_identity(path: Path) -> FileIdentity | None:
     return found.st_dev, found.st_ino
 
 
-def open_writing(path: Path, *, create: bool, busy_ms: float, synchronous: str = "NORMAL") -> sqlite3.Connection:
+def open_writing(
+    path: Path, *, create: bool, busy_ms: float, synchronous: str = "NORMAL", thorough: bool = True
+) -> sqlite3.Connection:
     """Open a journal to write; ``create``: make it, and the folders above it, where there is none.
 
+    ``thorough``: look for damage in all of it, unless it is large.
     Raises JournalError: no journal, damaged, of a newer version, read-only, disk full, held by another program.
     """
     with journal_errors(path, "open the journal"):
@@ -142,7 +145,7 @@ def open_writing(path: Path, *, create: bool, busy_ms: float, synchronous: str =
         try:
             if _is_blank(connection):
                 _create(connection, path)
-            _check(connection, path)
+            _check(connection, path, thorough=thorough)
             # A read-only file opens without a word and fails at the first result: find out now.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
@@ -169,7 +172,7 @@ def open_reading(path: Path, *, busy_ms: float) -> sqlite3.Connection:
 def _checked(path: Path, mode: Literal["ro", "immutable"], busy_ms: float) -> sqlite3.Connection:
     connection = connect(path, mode, busy_ms=busy_ms)
     try:
-        _check(connection, path)
+        _check(connection, path, thorough=True)
     except BaseException:
         connection.close()
         raise
@@ -197,7 +200,7 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
     )
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id != _APPLICATION_ID:
@@ -207,7 +210,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by a newer differad-edge (journal version {version}); "
             f"allowed: up to {JOURNAL_VERSION}; update this one, or name another journal"
         )
-    if os.stat(path).st_size <= _CHECKED_BYTES:
+    if thorough and os.stat(path).st_size <= _CHECKED_BYTES:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             detail = " ".join(str(found).split())

@@ -184,7 +184,7 @@ class TestBudget:
                 bench.give(sequence)
         bench = Bench(journal, budget_mb=4.5 * FILE_MB)
         with bench.keeper:
-            wait_for(lambda: len(bench.kept()) <= 4)
+            wait_for(lambda: bench.keeper.stats()["deleted"] == 6)
             assert bench.kept() == [7, 8, 9, 10]
             bench.give(11)
             assert bench.kept() == [8, 9, 10, 11]

@@ -130,6 +130,24 @@ class TestAppend:
             sizes.append(log.stat().st_size)
         assert sizes[2] < 1.1 * sizes[0], sizes
 
+    def test_another_program_that_holds_it_costs_a_gap_and_no_more(self, path: Path) -> None:
+        with Journal(path, busy_ms=20.0) as journal:
+            journal.append(record(1))
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            for sequence in (2, 3):
+                with pytest.raises(
+                    JournalError, match=f"cannot write result {sequence}: another program holds it locked"
+                ):
+                    journal.append(record(sequence))
+            other.execute("ROLLBACK")
+            other.close()
+            journal.append(record(4))
+        assert sequences(path) == [1, 4]
+        with JournalReader(path) as reader:
+            (gap,) = reader.events()
+        assert (gap.kind, gap.detail["first_sequence"], gap.detail["last_sequence"]) == ("journal-gap", 2, 3)
+
     def test_closed(self, path: Path) -> None:
         journal = Journal(path)
         journal.close()
