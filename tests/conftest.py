@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,12 @@ def served(closed_sockets: None) -> Iterator[Served]:
 
     with Served() as served:
         yield served
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """`serve` sets up logging for its process; the next test wants the records for itself."""
+    logger = logging.getLogger("differad_edge")
+    kept = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = kept

@@ -19,7 +19,7 @@ from differad_edge.images import Image
 from differad_edge.results import Verdict
 from differad_edge.runtime.server import LineServer
 from differad_edge.runtime.settings import LineSettings
-from tests.line_fakes import ScriptedInspector, picture
+from line_fakes import ScriptedInspector, picture
 
 
 class FastCamera:

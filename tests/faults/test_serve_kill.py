@@ -24,16 +24,16 @@ from differad_edge.results import Verdict
 from differad_edge.runtime.journal_query import ResultQuery
 from differad_edge.runtime.journal_reader import JournalReader
 from differad_edge.runtime.record import RESULT_PREFIX
-from tests.line_fakes import picture, until
+from line_fakes import picture, until
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("line_process.py")
 KILLS = 50
 
 
 @contextmanager
 def server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), *options], stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -127,7 +127,7 @@ def test_a_second_server_on_the_same_journal_or_port_says_so(folder: Path) -> No
                 [sys.executable, str(SCRIPT), str(folder), "--settings", json.dumps(settings)],
                 capture_output=True,
                 text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(TESTS)},
                 timeout=60,
             )
             assert second.returncode != 0

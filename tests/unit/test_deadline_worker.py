@@ -60,3 +60,40 @@ def test_it_works_again_after_close() -> None:
         assert worker.call(lambda result=result: result, Deadline.after_ms(5000)) == result  # type: ignore[misc]
     worker.close()
     worker.close()
+
+
+def test_a_late_result_goes_to_whoever_wants_late_ones_and_to_nobody_else() -> None:
+    worker: DeadlineWorker[int] = DeadlineWorker("test")
+    release, late = threading.Event(), []
+
+    def slow() -> int:
+        assert release.wait(10)
+        return 1
+
+    with pytest.raises(DeadlineExceeded):
+        worker.call(slow, Deadline.after_ms(40), on_late=late.append)
+    assert late == []
+    assert worker.busy_ms >= 30
+    release.set()
+    assert worker.call(lambda: 2, Deadline.after_ms(5000), on_late=late.append) == 2
+    assert late == [1]
+    assert worker.busy_ms == 0.0
+    worker.close()
+
+
+def test_work_that_fails_late_or_never_began_is_told_to_nobody() -> None:
+    worker: DeadlineWorker[int] = DeadlineWorker("test")
+    release, late = threading.Event(), []
+
+    def fails() -> int:
+        assert release.wait(10)
+        raise ZeroDivisionError
+
+    with pytest.raises(DeadlineExceeded):
+        worker.call(fails, Deadline.after_ms(40), on_late=late.append)
+    with pytest.raises(DeadlineExceeded):
+        worker.call(lambda: 1, Deadline.after_ms(20), on_late=late.append)
+    release.set()
+    assert worker.call(lambda: 3, Deadline.after_ms(5000)) == 3
+    assert late == []
+    worker.close()

@@ -7,12 +7,12 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from line_fakes import picture
 
 from differad_edge.cameras.base import Frame
 from differad_edge.results import Reason
 from differad_edge.runtime.job import Fault, Job
 from differad_edge.runtime.mailbox import Mailbox, Policy
-from tests.line_fakes import picture
 
 
 def frame(captured_ns: int = 100, sequence: int = 1) -> Frame:

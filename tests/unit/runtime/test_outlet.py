@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from line_fakes import MemoryLedger, answer, picture
 
 from differad_edge.cameras.base import Frame
 from differad_edge.images import Image
@@ -16,7 +17,6 @@ from differad_edge.runtime.job import Job
 from differad_edge.runtime.metrics import Metrics
 from differad_edge.runtime.outlet import Outlet
 from differad_edge.runtime.record import RESULT_PREFIX, ResultRecord
-from tests.line_fakes import MemoryLedger, answer, picture
 
 
 class KeepAll:

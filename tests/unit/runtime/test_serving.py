@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from line_fakes import Bench, ScriptedInspector, picture, running, until
 
 from differad_edge.cameras.simulated import SimulatedProduct
 from differad_edge.engines.lite import LiteEngine
@@ -21,7 +22,6 @@ from differad_edge.runtime.serving import Serving
 from differad_edge.runtime.settings import SmokePair, WatchdogSettings
 from differad_edge.runtime.smoke import damaged, smoke_test
 from differad_edge.runtime.states import State
-from tests.line_fakes import Bench, ScriptedInspector, picture, running, until
 
 
 def store_with(folder: Path, *products: str) -> ReferenceStore:
@@ -148,7 +148,7 @@ class TestSmoke:
 
 
 def _always(verdict: Verdict) -> object:
-    from tests.line_fakes import answer
+    from line_fakes import answer
 
     return answer("p", verdict, None if verdict in (Verdict.OK, Verdict.NG) else "engine-failure")
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from line_fakes import Bench, ManualCamera, ScriptedInspector, picture, running, until
 
 from differad_edge.errors import CameraLostError, CameraNotFoundError, RefusedError, TornFrameError
 from differad_edge.images import Image
 from differad_edge.results import Verdict
 from differad_edge.runtime.record import ResultRecord
 from differad_edge.runtime.states import State
-from tests.line_fakes import Bench, ManualCamera, ScriptedInspector, picture, running, until
 
 
 @pytest.fixture(autouse=True)
