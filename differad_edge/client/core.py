@@ -185,6 +185,7 @@ class ClientCore(Generic[Socket]):
 
     def _fill(self, gap: Gap, found: list[ResultRecord], cause: str) -> None:
         records, lost = self._follower.fill(gap, found, cause)
+        self._follower.listen_anew(time.monotonic())  # asking took its time, and that is no silence of the server
         self._ready.extend(records)
         if self._on_gap is not None:
             for piece in lost:

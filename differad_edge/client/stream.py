@@ -104,7 +104,7 @@ class Follower:
         return self._heard_s + self._limit_s - now_s
 
     def listen_anew(self, now_s: float) -> None:
-        """The silence was reported: it is reported again only after as long a time."""
+        """From now on, as long a silence as allowed may pass again."""
         self._heard_s = now_s
 
     def _beat(self, message: dict[str, Any]) -> Arrival:

@@ -115,18 +115,17 @@ def test_random_bytes_are_refused_and_nothing_else(header: bytes) -> None:
 @given(
     st.fixed_dictionaries(
         {"op": st.sampled_from(["inspect", "trigger", "register", "calibrate", "results", "review", "status"])},
-        optional={name: json_values for name in ("image", "images", "product", "query", "sequence", "mark", "roi")},
+        optional=dict.fromkeys(("image", "images", "product", "query", "sequence", "mark", "roi"), json_values),
     ),
     st.integers(0, 3),
 )
 def test_random_fields_give_a_request_or_a_refusal(fields: dict[str, Any], buffers: int) -> None:
     try:
         request = parse_request(head(**fields), buffers)
-    except MessageError as error:
-        assert str(error)
-    else:
-        assert request.op == fields["op"]
-        assert len(request.image_heads) == buffers
+    except MessageError:
+        return
+    assert request.op == fields["op"]
+    assert len(request.image_heads) == buffers
 
 
 @given(st.integers(0, 200), st.sampled_from([head(op="inspect", image=RAW), head(op="results", query={"limit": 5})]))
