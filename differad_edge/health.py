@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def check_health(
     store changes. Never raises for what is wrong with the installation, the store or a product: that is a Check.
     """
     yield from _guarded("versions", _check_versions)
+    yield from _guarded("extras", _check_extras)
     built: list[Engine] = []
     yield from _guarded("engine", lambda: _check_engine(engine, threads, built))
     yield from _guarded("cores", lambda: _check_cores(threads))
@@ -72,6 +74,21 @@ def check_health(
     if built:
         yield from _guarded("smoke pair", lambda: _check_smoke(built[0]))
         yield from _guarded("products", lambda: _check_products(store, built[0]))
+
+
+_EXTRAS = {"line": ("zmq", "xxhash", "prometheus_client"), "web": ("fastapi", "uvicorn")}
+_NEEDED_FOR = {"line": "serve, watch and the client", "web": "the dashboard"}
+
+
+def _check_extras() -> Iterator[Check]:
+    for extra, packages in _EXTRAS.items():
+        missing = [package for package in packages if find_spec(package) is None]
+        needs = f"{_NEEDED_FOR[extra]} need{'s' if extra == 'web' else ''}"
+        if missing:
+            detail = f"{needs} {', '.join(missing)}: pip install 'differad-edge[{extra}]'"
+            yield Check(f"extra {extra}", Status.NOTE, detail)
+        else:
+            yield Check(f"extra {extra}", Status.OK, f"{needs} it; installed")
 
 
 def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:

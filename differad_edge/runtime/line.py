@@ -21,6 +21,7 @@ from differad_edge.runtime.loading import Loader
 from differad_edge.runtime.metrics import Metrics
 from differad_edge.runtime.outlet import JOURNAL_ALARM, Listener, Outlet
 from differad_edge.runtime.record import ResultRecord
+from differad_edge.runtime.retraining import good_parts
 from differad_edge.runtime.service import Accepted, OnResult, Unsubscribe
 from differad_edge.runtime.serving import PartInspector, Serving
 from differad_edge.runtime.settings import LineSettings
@@ -216,9 +217,8 @@ class Line:
     def calibrate(self, product: str, images: Sequence[Image], *, reviewed: bool = False) -> dict[str, Any]:
         good: list[Any] = list(images)
         if reviewed:
-            past = self._past()
-            kept = [past.image(stored.record.sequence) for stored in past.reviewed_good(product)]
-            good += [image for image in kept if image is not None]
+            known = [reference.image for reference in self._store.load(product).references]
+            good += [part.file for part in good_parts(self._past(), product, without=[*known, *images])]
         with self._changing:
             self._with_inspector(lambda inspector: inspector.calibrate(product, good))
             self._loader.load(also=product)

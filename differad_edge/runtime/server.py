@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from differad_edge.cameras import create_camera
 from differad_edge.cameras.base import Camera
 from differad_edge.config import InspectorConfig
+from differad_edge.errors import JournalError
 from differad_edge.inspector import EdgeInspector
 from differad_edge.references.store import ReferenceStore
 from differad_edge.runtime.control import ControlServer
@@ -97,7 +99,7 @@ class LineServer:
             settings.wire.publish, keys=settings.wire.keys, high_water_mark=settings.wire.send_high_water_mark
         )
         self._undo.append(publisher.close)
-        if journal is not None and settings.journal.images.keep != "none":
+        if journal is not None:  # also where no frames are kept: those of earlier runs have their budget
             keeper = ImageKeeper(journal, settings.journal.images, on_alarm=self._image_alarm)
             self._undo.append(keeper.close)
         self._outlet = Outlet(
@@ -146,10 +148,9 @@ class LineServer:
             Periodic(_STORE_PERIOD_S, self.loader.follow_store),
             Periodic(_CAMERA_PERIOD_S, self._replace_stuck_cameras),
         ]
-        keep_days = settings.journal.keep_days
-        if journal is not None and keep_days is not None:
-            pruned = journal
-            duties.append(Periodic(_PRUNE_PERIOD_S, lambda: pruned.prune(keep_days)))
+        if journal is not None and settings.journal.keep_days is not None:
+            prune = partial(_prune, journal, settings.journal.keep_days)
+            duties.append(Periodic(_PRUNE_PERIOD_S, lambda: Thread(target=prune, name="prune", daemon=True).start()))
         self._supervisor = Supervisor(*duties)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ class LineServer:
         self._stopped.set()
         tell_systemd("STOPPING=1")
         self._supervisor.close()
-        closers = [threading.Thread(target=station.close, args=(_FINISH_S,)) for station in self.stations]
+        closers = [Thread(target=station.close, args=(_FINISH_S,)) for station in self.stations]
         for closer in closers:
             closer.start()
         for closer in closers:
@@ -243,6 +244,13 @@ class LineServer:
 
     def _station_ended(self) -> None:
         _log.info("a camera has no more frames")
+
+
+def _prune(journal: Journal, keep_days: float) -> None:
+    try:
+        journal.prune(keep_days)
+    except JournalError as error:
+        _log.warning("old results are not deleted: %s", error)
 
 
 def _builder(config: InspectorConfig) -> BuildInspector:

@@ -58,7 +58,7 @@ def failed(store: Path) -> set[str]:
 def test_all_is_in_order(store: Path) -> None:
     checks = found(store)
     assert list(checks) == [
-        "versions", "engine", "cores", "store", "smoke pair, good", "smoke pair, bad", "product board"
+        "versions", "extra line", "extra web", "engine", "cores", "store", "smoke pair, good", "smoke pair, bad", "product board"
     ]  # fmt: skip
     assert {check.status for check in checks.values()} == {Status.OK}
     assert "calibrated on 4 good parts" in checks["product board"].detail
@@ -103,7 +103,7 @@ def test_a_corrupt_product_is_found_and_the_others_are_still_checked(pictures: P
     assert checks["product board"].status is Status.OK
     shown = run("doctor", "--store", store)
     assert shown.code == 1
-    assert "1 of 8 checks failed." in shown.out
+    assert "1 of 10 checks failed." in shown.out
 
 
 def test_a_calibration_of_another_engine_is_found(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
