@@ -14,6 +14,7 @@ import numpy as np
 from typing_extensions import Self
 
 _PATH = "/live"
+_DARKEST, _STEPS = 40, 160
 _PAYLOAD_BYTES = 1400
 _RTP_CLOCK_HZ = 90_000
 
@@ -26,6 +27,8 @@ class RtspServer:
 
     def __init__(self, *, port: int = 0, rate_hz: float = 25.0, size: tuple[int, int] = (320, 240)) -> None:
         self.silent = threading.Event()
+        self.sent = -1
+        """The number of the newest frame, counted for each connection from 0."""
         self._rate_hz, self._size = rate_hz, size
         self._stopped = threading.Event()
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -47,6 +50,11 @@ class RtspServer:
             connection.close()
         for thread in self._threads:
             thread.join(5)
+
+    @staticmethod
+    def number_of(image: np.ndarray) -> int:
+        """Which of the first 160 frames ``image`` is."""
+        return round(float(image.mean())) - _DARKEST
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +114,7 @@ class RtspServer:
         with contextlib.suppress(OSError):
             while not self._stopped.wait(max(0.0, began + number / self._rate_hz - time.monotonic())):
                 if not self.silent.is_set():
-                    picture = np.full((height, width, 3), 40 + number % 160, np.uint8)
+                    picture = np.full((height, width, 3), _DARKEST + number % _STEPS, np.uint8)
                     payloads = rtp_jpeg(picture)
                     for index, payload in enumerate(payloads):
                         marker = 0x80 if index == len(payloads) - 1 else 0
@@ -114,6 +122,7 @@ class RtspServer:
                         header = struct.pack(">BBHII", 0x80, 26 | marker, packet & 0xFFFF, stamp & 0xFFFFFFFF, 1)
                         packet += 1
                         connection.sendall(struct.pack(">cBH", b"$", 0, 12 + len(payload)) + header + payload)
+                    self.sent = number
                 number += 1
 
 

@@ -64,11 +64,10 @@ class PulledCamera(ABC):
 
     def close(self) -> None:
         """End a read that waits, and let go."""
-        stop, self._stop = self._stop, None
-        if stop is not None:
-            stop.set()
+        self._end()
         if self._in_use.acquire(timeout=_CLOSE_LIMIT_S):
             try:
+                self._end()  # of an open that was under way
                 self._disconnect()
             finally:
                 self._in_use.release()
@@ -83,6 +82,11 @@ class PulledCamera(ABC):
 
     def _disconnect(self) -> None:  # noqa: B027  # not everything has something to let go of
         """May be called twice."""
+
+    def _end(self) -> None:
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop.set()
 
     def _count(self) -> int:
         """The number of the frame at hand."""
