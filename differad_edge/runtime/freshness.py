@@ -42,12 +42,12 @@ class Freshness:
     """Judges the frames of one connection to a camera, in the order they come.
 
     ``size_px``: (width, height) that frames must have, None for any. ``frozen_after``: so many identical frames of a
-    live camera, whose sensor is never without noise, mean that it is frozen; of files and generated parts nothing
-    follows from two equal pictures.
+    live camera, whose sensor is never without noise, mean that it is frozen; of files nothing follows from two equal
+    pictures.
     """
 
     def __init__(self, info: CameraInfo, *, size_px: tuple[int, int] | None, frozen_after: int) -> None:
-        self._live = info.live and not info.simulated
+        self._live = info.live
         self._serial = info.serial
         self._size_px = size_px
         self._frozen_after = frozen_after

@@ -174,11 +174,9 @@ class Line:
         return chosen.status()
 
     def reset(self, *, station: str | None = None) -> dict[str, Any]:
-        self._loader.budget.renew()
         for chosen in self._chosen(station):
             chosen.readiness.reset()
-        if self._serving.current is None or self._loader.error is not None:
-            self._loader.load_in_background()
+        self._loader.reset()
         return self.status()
 
     def halt(self, *, station: str | None = None) -> dict[str, Any]:

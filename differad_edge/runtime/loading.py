@@ -39,7 +39,7 @@ class Loader:
         self._outlet = outlet
         self._metrics = metrics
         self._stuck_after_ms = watchdog.stuck_after_ms
-        self.budget = RestartBudget(watchdog.restarts, watchdog.restart_window_s)
+        self._budget = RestartBudget(watchdog.restarts, watchdog.restart_window_s)
         self._background: threading.Thread | None = None
         self._replaced = 0  # number of the generation that was replaced last
         self._tried: dict[str, int] = {}  # product -> version: one that did not pass is not tried again
@@ -85,6 +85,13 @@ class Loader:
         self._background = threading.Thread(target=run, name="load", daemon=True)
         self._background.start()
 
+    def reset(self) -> None:
+        """A person has looked at it: the restart budget is whole again, and what could not be loaded is tried again."""
+        self._budget.renew()
+        current = self._serving.current
+        if current is None or self.error is not None or current.number == self._replaced:
+            self.load_in_background()
+
     # -- duties of the supervisor -------------------------------------------------------------------------------------
 
     def replace_hanging_engine(self) -> None:
@@ -94,7 +101,7 @@ class Loader:
             return
         self._replaced = current.number
         text = f"engine {current.engine.name!r} has worked on one part for over {self._stuck_after_ms:g} ms"
-        if not self.budget.spend():
+        if not self._budget.spend():
             text += "; the restart budget is spent"
             self._outlet.alarms.set(_ENGINE_ALARM, text)
             for station in self._stations:

@@ -76,8 +76,12 @@ class LineServer:
         for product in products:
             store.version(product)  # a name that is not registered shows now and not with the first part
         cameras = [
-            None if s.camera is None else partial(open_camera or create_camera, s.camera.source)
-            for s in settings.stations
+            None
+            if station.camera is None
+            else partial(open_camera, station.camera.source)
+            if open_camera is not None
+            else partial(create_camera, station.camera.source, read_timeout_ms=station.camera.read_timeout_ms)
+            for station in settings.stations
         ]
         serving = Serving(build_inspector or _builder(settings.inspector), store, products, prove or self._smoke)
         self._metrics = Metrics()

@@ -199,7 +199,8 @@ def test_two_stations_and_their_products_in_one_server(store: Path) -> None:
 
 
 def test_scripted_camera_faults_cost_no_trigger_its_result(store: Path) -> None:
-    source = f"sim:gasket?size={SIZE}&rate_hz=20&script=torn@3,lose@6:2,unplug@12:0.3s,duplicate@18,late@22:0.2s"
+    script = "torn@3,lose@6:2,unplug@12:0.3s,duplicate@18,late@22:0.2s,freeze@26:4"
+    source = f"sim:gasket?size={SIZE}&rate_hz=20&pool=5&script={script}"
     line = settings(store, camera={"source": source, "reconnect_min_ms": 20}, **ON_REQUEST)
     server = LineServer(line)
     with server, client_of(server) as client:

@@ -58,7 +58,8 @@ def failed(store: Path) -> set[str]:
 def test_all_is_in_order(store: Path) -> None:
     checks = found(store)
     assert list(checks) == [
-        "versions", "extra line", "extra web", "engine", "cores", "store", "smoke pair, good", "smoke pair, bad", "product board"
+        "versions", "extra line", "extra web", "engine", "cores", "store", "smoke pair, good",
+        "smoke pair, bad", "product board"
     ]  # fmt: skip
     assert {check.status for check in checks.values()} == {Status.OK}
     assert "calibrated on 4 good parts" in checks["product board"].detail
