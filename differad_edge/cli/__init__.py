@@ -19,11 +19,13 @@ from differad_edge.cli.demo import demo
 from differad_edge.cli.doctor import doctor
 from differad_edge.cli.evaluate import evaluate
 from differad_edge.cli.inspect import inspect
+from differad_edge.cli.keys import keys
 from differad_edge.cli.products import products
 from differad_edge.cli.register import register
 from differad_edge.cli.results import results
 from differad_edge.cli.review import review
 from differad_edge.cli.serve import serve
+from differad_edge.cli.watch import watch
 
 __all__ = ["app"]
 
@@ -53,5 +55,8 @@ def _main(
     pass
 
 
-for _command in (demo, register, products, calibrate, inspect, serve, evaluate, bench, doctor, results, review):
+_COMMANDS = (
+    demo, register, products, calibrate, inspect, serve, watch, results, review, keys, evaluate, bench, doctor,
+)  # fmt: skip
+for _command in _COMMANDS:
     app.command(_command.__name__)(guarded(_command))

@@ -297,7 +297,9 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
         with self._reading:
             if self._stream is not None:
                 self._stream.close(0)
-        self._context.term()  # waits until requests of other threads have seen it
+        while self._borrowed:  # their threads see it within a moment; term() would break into what they are doing
+            time.sleep(0.005)
+        self._context.term()
 
     def __enter__(self) -> Self:
         return self
