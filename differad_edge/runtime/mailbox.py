@@ -46,7 +46,7 @@ class Mailbox:
         self._lock = threading.Lock()
         # Three kinds of threads wait, each for something else: waking all of them for each part would cost latency.
         self._work = threading.Condition(self._lock)
-        self._room_free = threading.Condition(self._lock)
+        self._wish = threading.Condition(self._lock)
         self._expiry = threading.Condition(self._lock)
         self._watched_ns: int | None = None
 
@@ -101,15 +101,16 @@ class Mailbox:
                 self._changed(job)
             return len(waiting[: 1 if only_first else None])
 
-    def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until a frame that came by itself would find nobody waiting and nobody in hand."""
-        with self._lock:
-            return self._room_free.wait_for(lambda: self._closed or not (self._jobs or self._in_hand), timeout_s)
+    def wait_for_use(self, timeout_s: float, *, by_itself: bool) -> bool:
+        """Wait until a frame would be of use: a job needs one, or (``by_itself``) nobody waits and none is in hand."""
 
-    def wait_for_wish(self, timeout_s: float) -> bool:
-        """Wait until a job needs a frame."""
+        def of_use() -> bool:
+            if any(not job.ready for job in self._jobs):
+                return True
+            return by_itself and not self._jobs and not self._in_hand
+
         with self._lock:
-            return self._room_free.wait_for(lambda: self._closed or any(not j.ready for j in self._jobs), timeout_s)
+            return self._wish.wait_for(lambda: self._closed or of_use(), timeout_s) and not self._closed
 
     # -- who works -----------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class Mailbox:
         """The job in hand has its result."""
         with self._lock:
             self._in_hand = False
-            self._room_free.notify_all()
+            self._wish.notify_all()
 
     # -- who watches the time ------------------------------------------------------------------------------------------
 
@@ -146,7 +147,7 @@ class Mailbox:
             for job, _ in over:
                 self._jobs.remove(job)
             if over:
-                self._room_free.notify_all()
+                self._wish.notify_all()
             return over
 
     def close(self) -> list[Job]:
@@ -155,7 +156,7 @@ class Mailbox:
             self._closed = True
             rest = list(self._jobs)
             self._jobs.clear()
-            for condition in (self._work, self._room_free, self._expiry):
+            for condition in (self._work, self._wish, self._expiry):
                 condition.notify_all()
             return rest
 
@@ -173,7 +174,7 @@ class Mailbox:
         if job.ready:
             self._work.notify()
         else:
-            self._room_free.notify_all()  # a file or a generated part is read when somebody wants it
+            self._wish.notify_all()  # a file or a generated part is read when somebody wants it
         expiry_ns = job.expiry_ns()
         if expiry_ns is not None and (self._watched_ns is None or expiry_ns < self._watched_ns):
             self._expiry.notify()

@@ -40,7 +40,7 @@ __all__ = ["LineServer"]
 
 _log = logging.getLogger(__name__)
 
-_FINISH_S = 10.0  # how long the part in hand may take when the server is stopped
+_GRACE_S = 2.0  # when the server is stopped: beyond the time that an engine may take for the part in hand
 _DRIVER_GRACE_S = 20.0  # opening a network camera may take so long
 _STORE_PERIOD_S = 1.0
 _ENGINE_PERIOD_S = 0.1
@@ -199,7 +199,8 @@ class LineServer:
         self._stopped.set()
         tell_systemd("STOPPING=1")
         self._supervisor.close()
-        closers = [Thread(target=station.close, args=(_FINISH_S,)) for station in self.stations]
+        finish_s = self.settings.watchdog.stuck_after_ms / 1000 + _GRACE_S
+        closers = [Thread(target=station.close, args=(finish_s,)) for station in self.stations]
         for closer in closers:
             closer.start()
         for closer in closers:

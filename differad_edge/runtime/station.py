@@ -191,6 +191,8 @@ class Station:
                 job.image_fingerprint = fingerprint(image)
             offer = self.mailbox.offer(job)
             if not offer.accepted:
+                if self._stop.is_set():
+                    raise RefusedError("stopping", f"station {self.name!r} is being stopped")
                 raise RefusedError("busy", f"station {self.name!r}: {self._busy_words()}")
             self._remember(identity)
         if offer.displaced is not None:
@@ -230,12 +232,11 @@ class Station:
 
     def wanted(self, timeout_s: float) -> bool:
         """See CaptureSink: files and generated parts are read one by one, so that none is dropped."""
-        if self._mode != "free":
-            return self.mailbox.wait_for_wish(timeout_s) and not self._stop.is_set()
-        if not self.readiness.accepting:
+        by_itself = self._mode == "free"
+        if by_itself and not self.readiness.accepting:
             self._stop.wait(timeout_s)
             return False
-        return self.mailbox.wait_for_room(timeout_s) and not self._stop.is_set()
+        return self.mailbox.wait_for_use(timeout_s, by_itself=by_itself)
 
     def frame(self, frame: Frame, judgement: Judgement) -> None:
         """See CaptureSink."""
@@ -367,10 +368,9 @@ class Station:
         self._seen_set.add(identity)
 
     def _busy_words(self) -> str:
-        policy = self.settings.mailbox.policy
-        if policy == "queue":
+        if self.settings.mailbox.policy == "queue":
             return f"{self.settings.mailbox.capacity} parts wait already"
-        return "a part is in hand, and the policy 'refuse' lets none wait" if policy == "refuse" else "it is stopping"
+        return "a part is in hand, and the policy 'refuse' lets none wait"
 
     def _state_changed(self, old: State, new: State, why: str) -> None:
         self._metrics.ready(self.name, self.readiness.accepting)

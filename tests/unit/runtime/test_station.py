@@ -404,6 +404,20 @@ def test_files_are_read_one_by_one_and_none_is_dropped(tmp_path: Path) -> None:
     assert bench.station.drops.totals == {}
 
 
+def test_a_trigger_takes_the_next_file_also_in_a_free_run_that_is_busy(tmp_path: Path) -> None:
+    gate = Gate()
+    bench = Bench(tmp_path, inspector=ScriptedInspector(gate), mailbox={"policy": "queue"})
+    bench.camera.info = ManualCamera(live=False).info
+    bench.camera.push()
+    bench.camera.push()
+    with running(bench):
+        assert gate.entered.wait(5)
+        bench.station.accept("request", trigger_id="t")
+        gate.open.set()
+        records = bench.wait_for(2)
+    assert [(r.trigger, r.frame_sequence) for r in records] == [("free", 1), ("request", 2)]
+
+
 def test_a_clock_triggers_at_its_rate(tmp_path: Path) -> None:
     bench = Bench(tmp_path, trigger={"mode": "rate", "rate_hz": 50}, mailbox={"policy": "queue"})
     bench.camera.info = ManualCamera(live=False).info
@@ -433,8 +447,9 @@ def test_stopping_finishes_the_part_in_hand_and_answers_those_that_wait(tmp_path
     assert set(records) == {"in-hand", "waits-1", "waits-2"}
     assert records["in-hand"].is_ok
     assert records["waits-1"].result.reason == records["waits-2"].result.reason == "stopped"
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError) as caught:
         bench.station.accept("image", image=picture(1))
+    assert caught.value.code == "stopping"
 
 
 def test_halted_refuses_until_reset(tmp_path: Path) -> None:
