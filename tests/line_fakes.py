@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -197,7 +196,6 @@ class Bench:
         given = {"camera": {"source": "manual:", "reconnect_min_ms": 5, "reconnect_max_ms": 20}, **station}
         settings = LineSettings.model_validate({"stations": [{"product": products[0], **given}]})
         self.settings: StationSettings = settings.stations[0]
-        self.ended = threading.Event()
         self.station = Station(
             self.settings,
             None if self.settings.camera is None else lambda: self.camera,
@@ -205,7 +203,6 @@ class Bench:
             outlet=self.outlet,
             metrics=self.metrics,
             watchdog=settings.watchdog,
-            on_ended=self.ended.set,
         )
         if load:
             self.load()

@@ -117,7 +117,6 @@ class LineServer:
                 outlet=self._outlet,
                 metrics=self._metrics,
                 watchdog=settings.watchdog,
-                on_ended=self._station_ended,
             )
             for station, camera in zip(settings.stations, cameras, strict=True)
         )
@@ -246,9 +245,6 @@ class LineServer:
             self._outlet.alarms.clear(code)
         else:
             self._outlet.alarms.set(code, message)
-
-    def _station_ended(self) -> None:
-        _log.info("a camera has no more frames")
 
 
 def _prune(journal: Journal, keep_days: float) -> None:

@@ -56,7 +56,6 @@ class Station:
         outlet: Outlet,
         metrics: Metrics,
         watchdog: WatchdogSettings,
-        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -65,7 +64,6 @@ class Station:
         self._outlet = outlet
         self._metrics = metrics
         self._judge = PartJudge(serving, outlet, stuck_after_ms=watchdog.stuck_after_ms)
-        self._on_ended = on_ended
         self._mode = settings.trigger.mode
         self.mailbox = Mailbox(settings.mailbox.policy, settings.mailbox.capacity)
         self.drops = DropLedger(lambda cause, count: metrics.dropped(self.name, cause, count))
@@ -103,11 +101,11 @@ class Station:
     def close(self, timeout_s: float) -> None:
         """Accept nothing more, finish the part in hand, and give the parts that wait their result: "stopped"."""
         self._stop.set()
-        if self._capture is not None:
-            self._capture.close()
         fault = Fault(Reason.STOPPED, "the server was stopped before the part had its turn")
         for job in self.mailbox.close():
             self._answer(job, fault)
+        if self._capture is not None:
+            self._capture.close()
         give_up_s = time.monotonic() + timeout_s
         for thread in self._threads:
             if thread.is_alive():
@@ -228,7 +226,6 @@ class Station:
         self.mailbox.fail_waiting(Fault(Reason.NO_FRAME, "the camera has no more frames"))
         self.readiness.camera_ended()
         self._outlet.event("camera", self.name, "camera-ended", {})
-        self._on_ended()
 
     def wanted(self, timeout_s: float) -> bool:
         """See CaptureSink: files and generated parts are read one by one, so that none is dropped."""

@@ -399,7 +399,7 @@ def test_files_are_read_one_by_one_and_none_is_dropped(tmp_path: Path) -> None:
     bench.camera.end()
     with running(bench):
         records = bench.wait_for(15)
-        assert bench.ended.wait(5)
+        until(lambda: bench.station.readiness.ended)
     assert [r.frame_sequence for r in records] == list(range(1, 16))
     assert bench.station.drops.totals == {}
 
