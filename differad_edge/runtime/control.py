@@ -37,6 +37,8 @@ class ControlServer:
     One thread reads, checks and answers; operations that take long are done beside it (`runtime.dispatch`). DEALER and
     REQ clients are served alike. Messages beyond ``max_message_bytes``, all frames together, are refused by name;
     a frame beyond twice that breaks the connection before it is read.
+    What ZeroMQ does not bound is the number of frames of a message that never ends: it keeps them until the client
+    leaves. So whoever may connect must not be an enemy, which is what keys are for.
 
     ROUTER_MANDATORY is on, so that answers to clients that have left are counted and not lost without a word.
     ROUTER_HANDOVER stays off: with it, a client could take over the answers of another one by taking its name.
