@@ -280,8 +280,8 @@ class FakeLine:
             "product": product,
             **self._state["products"][product],
             "calibration": {
-                "statement": "Threshold 0.5000, calibrated on 120 good parts: on average at most 0.8 % of good parts are "
-                "rejected."
+                "statement": "Threshold 0.5000, calibrated on 120 good parts: on average at most 0.8% of good parts "
+                "are rejected."
             },
             "references": [{"id": "ref-001", "sha256": REFERENCE_SHA256, "size": [64, 48], "roi": None}],
         }

@@ -64,6 +64,7 @@ function renderControls() {
   byId("halt").hidden = !station || station.state === "Halted";
   byId("reset").hidden = !station || !["Halted", "Error"].includes(station.state);
   for (const id of ["halt", "reset", "register", "products"]) byId(id).disabled = !live;
+  byId("calibrate").disabled = !live || !line.status?.journal;
   byId("trigger-row").hidden = station?.trigger !== "request";
   byId("trigger").disabled = triggering || !live || !station || !serves(station.state);
   write(byId("trigger").lastElementChild, triggering ? "Inspecting…" : "Inspect now");

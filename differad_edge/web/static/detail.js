@@ -74,10 +74,13 @@ function build() {
       badge(record.verdict),
       el("h2", {}, record.part_id ? `Part ${record.part_id}` : `Result ${record.sequence}`),
       el("span", { class: "note" }, dateAndTime(record.captured_utc)),
-      el("span", { class: "push" }),
-      el("button", { class: "button square", "aria-label": "Newer part", onclick: press(-1) }, icon("left")),
-      el("button", { class: "button square", "aria-label": "Older part", onclick: press(1) }, icon("right")),
-      el("button", { class: "button square", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")),
+      el(
+        "span",
+        { class: "turns" },
+        el("button", { class: "button square", "aria-label": "Newer part", onclick: press(-1) }, icon("left")),
+        el("button", { class: "button square", "aria-label": "Older part", onclick: press(1) }, icon("right")),
+        el("button", { class: "button square", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")),
+      ),
     ),
     el(
       "div",
@@ -108,7 +111,7 @@ function renderFoot() {
     ...(canReview(record)
       ? [
           button("confirmed", "yes", `Confirm ${record.verdict}`),
-          button("overruled", "no", `Overrule: not ${record.verdict}`),
+          button("overruled", "no", `Overrule ${record.verdict}`),
           el("button", { class: "button", data: { does: "note" }, onclick: () => writeNote(record) }, icon("note"), "Note"),
         ]
       : [el("p", { class: "note" }, "Not in the journal: it cannot be reviewed.")]),

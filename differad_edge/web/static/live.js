@@ -1,8 +1,8 @@
 // The live picture: fetched when there is a newer one, and never shown as live when it is not.
 import { byId, write } from "./dom.js";
 import { boxesOf, drawPicture } from "./boxes.js";
-import { lastRecord, line, on, recordOf } from "./line.js";
-import { clockTime } from "./words.js";
+import { lastRecord, line, on, recordOf, stationStatus } from "./line.js";
+import { clockTime, serves, stateInWords } from "./words.js";
 
 const LEAST_GAP_MS = 160;
 const WIDTHS = [480, 800, 1200, 1600];
@@ -15,7 +15,7 @@ let fetchedAt = 0;
 
 export function startLive() {
   on(["result", "station"], wanted);
-  on(["result", "station", "link"], draw);
+  on(["result", "station", "link", "status"], draw);
 }
 
 function wanted() {
@@ -59,13 +59,20 @@ async function fetchPicture() {
   }
 }
 
+function whyStale() {
+  if (line.link.state === "lost") return `no connection since ${clockTime(line.link.since)}`;
+  if (line.link.state === "silent") return `the line is silent since ${clockTime(line.link.since)}`;
+  const station = stationStatus();
+  return station && !serves(station.state) ? stateInWords(station.state).toLowerCase() : "";
+}
+
 function draw() {
   const shown = current?.station === line.station ? current : null;
-  const stale = line.link.state !== "live";
-  byId("live-picture").classList.toggle("stale", stale);
+  const stale = whyStale();
+  byId("live-picture").classList.toggle("stale", stale !== "");
   const veil = byId("live-veil");
   veil.hidden = Boolean(shown) && !stale;
-  write(veil, shown ? `Not live: no connection since ${clockTime(line.link.since)}` : "No picture yet");
+  write(veil, shown ? `Not live: ${stale}` : "No picture yet");
   if (!shown) {
     write(byId("live-note"), "");
     return;

@@ -24,7 +24,6 @@ function render() {
     known = key;
     load(station.product, about);
   }
-  byId("calibrate").disabled = !line.status.journal;
 }
 
 function renderChoice(station) {
