@@ -148,10 +148,23 @@ def short(frame: bytes, *, more: bool = False) -> bytes:
     return bytes([int(more), len(frame)]) + frame
 
 
-def test_the_bytes_below_are_a_connection_that_the_server_takes(served: Served) -> None:
+@contextmanager
+def peer(served: Served) -> Iterator[socket.socket]:
+    """A connection after its handshake: what is sent now is messages."""
     with tcp(served) as connection:
-        connection.sendall(GREETING + READY + short(head(op="status")))
         connection.settimeout(LIMIT_S)
+        connection.sendall(GREETING + READY)
+        received = b""
+        while len(received) < len(GREETING) + len(READY):  # the server's have the same lengths
+            data = connection.recv(4096)
+            assert data, received
+            received += data
+        yield connection
+
+
+def test_the_bytes_below_are_a_connection_that_the_server_takes(served: Served) -> None:
+    with peer(served) as connection:
+        connection.sendall(short(head(op="status")))
         received = b""
         while b'"state":"Ready"' not in received:
             data = connection.recv(4096)
@@ -162,41 +175,50 @@ def test_the_bytes_below_are_a_connection_that_the_server_takes(served: Served) 
 def test_a_client_that_dies_in_the_middle_of_a_message(served: Served) -> None:
     size = 60_000_000
     for _ in range(3):
-        with tcp(served) as connection:
+        with peer(served) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no farewell
-            connection.sendall(GREETING + READY + short(INSPECT, more=True))
-            connection.sendall(b"\x02" + size.to_bytes(8, "big") + bytes(size // 2))
+            connection.sendall(short(INSPECT, more=True) + b"\x02" + size.to_bytes(8, "big") + bytes(size // 2))
     serves(served)
     assert len(served.line.calls) == 1
 
 
 @pytest.mark.parametrize(
     "data",
-    [
-        b"",
-        GREETING[:5],
-        GREETING,
-        GREETING + READY[:10],
-        GREETING + READY,
-        GREETING + READY + b"\x01\x50{half a frame",
-        GREETING + READY + b"\x02" + (1 << 62).to_bytes(8, "big") + b"x",  # a frame of 4 EiB is announced
-        GREETING + READY + b"\x01\x03abc",  # more follows, and never does
-        b"GET / HTTP/1.1\r\nHost: line\r\n\r\n",
-    ],
+    [b"", GREETING[:5], GREETING, GREETING + READY[:10], GREETING + READY, b"GET / HTTP/1.1\r\nHost: line\r\n\r\n"],
 )
-def test_half_frames_and_other_protocols(served: Served, data: bytes) -> None:
+def test_half_handshakes_and_other_protocols(served: Served, data: bytes) -> None:
     with tcp(served) as connection:
         connection.sendall(data)
         serves(served)
     serves(served)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        short(INSPECT)[:-50],
+        short(INSPECT, more=True),  # more follows, and never does
+        b"\x02" + (1 << 62).to_bytes(8, "big") + b"x",  # a frame of 4 EiB is announced
+        b"\x02" + (1 << 63).to_bytes(8, "big") + b"x",  # and one that no machine can count
+        b"\xff" * 20,  # flags that do not exist
+        b"\x04\x05\x04PING",  # a command, cut off
+    ],
+)
+def test_half_frames(served: Served, data: bytes) -> None:
+    with peer(served) as connection:
+        connection.sendall(data)
+        serves(served)
+    serves(served)
+    assert len(served.line.calls) == 2
+
+
 def test_random_bytes_into_the_port(served: Served) -> None:
     noise = random.Random(7)
     for index in range(30):
-        with tcp(served) as connection, suppress(OSError):  # thrown out in the middle, as it ought to be
-            connection.sendall((GREETING + READY if index % 2 else b"") + noise.randbytes(2000))
+        with (peer if index % 2 else tcp)(served) as connection, suppress(OSError):  # thrown out, as it ought to be
+            connection.sendall(noise.randbytes(2000))
     serves(served)
+    assert len(served.line.calls) == 1
 
 
 def test_a_client_that_never_reads_its_answers(served: Served) -> None:
