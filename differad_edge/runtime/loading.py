@@ -41,6 +41,7 @@ class Loader:
         self._stuck_after_ms = watchdog.stuck_after_ms
         self._budget = RestartBudget(watchdog.restarts, watchdog.restart_window_s)
         self._background: threading.Thread | None = None
+        self._closing = False
         self._replaced = 0  # number of the generation that was replaced last
         self._tried: dict[str, int] = {}  # product -> version: one that did not pass is not tried again
         self.error: DifferadError | None = None
@@ -73,7 +74,7 @@ class Loader:
 
     def load_in_background(self, **wanted: Any) -> None:
         """`load` in a thread of its own, unless one is under way; what it raises is in the alarms."""
-        if self._background is not None and self._background.is_alive():
+        if self._closing or (self._background is not None and self._background.is_alive()):
             return
 
         def run() -> None:
@@ -84,6 +85,12 @@ class Loader:
 
         self._background = threading.Thread(target=run, name="load", daemon=True)
         self._background.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Begin no other load, and wait for one that is under way; it may hang in an engine for longer."""
+        self._closing = True
+        if self._background is not None:
+            self._background.join(timeout_s)
 
     def reset(self) -> None:
         """A person has looked at it: the restart budget is whole again, and what could not be loaded is tried again."""

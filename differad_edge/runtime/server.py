@@ -142,8 +142,7 @@ class LineServer:
             max_message_bytes=settings.wire.max_message_bytes,
         )
         self._control = control
-        self._undo.append(control.close)
-        self._undo.append(serving.close)
+        self._undo += [control.close, serving.close, partial(self.loader.close, _GRACE_S)]
         self.publish_address, self.control_address = publisher.endpoint, control.endpoint
         duties = [
             Periodic(settings.wire.heartbeat_ms / 1000, self._beat),
