@@ -178,17 +178,20 @@ def _overhead_run(
         taken = ours.recv()
         status = server.line.status()
     subscriber.join()
-    latencies = [(received - captured) / 1e6 for received, captured, _ in taken[WARM_UP:]]
-    sequences = [sequence for _, _, sequence in taken]
+    latencies = [(received - captured) / 1e6 for received, captured, _, _ in taken[WARM_UP:]]
+    judged = [ms for _, _, _, ms in taken[WARM_UP:]]
+    sequences = [sequence for _, _, sequence, _ in taken]
     return {
         **spread(latencies),
+        "until_judged": spread(judged),
+        "journal_and_wire": spread([all_ms - ms for all_ms, ms in zip(latencies, judged, strict=True)]),
         "lost": sequences[-1] - sequences[0] + 1 - len(sequences),
         "dropped": status["stations"][0]["dropped"],
     }
 
 
 def _subscribe(address: str, count: int, pipe: Connection) -> None:
-    """(received, captured, sequence) of so many results; both stamps are of the machine's monotonic clock."""
+    """(received, captured, sequence, ms until it was judged) of so many results; stamps of the monotonic clock."""
     socket = zmq.Context.instance().socket(zmq.SUB)
     socket.setsockopt(zmq.SUBSCRIBE, RESULT_PREFIX)
     socket.connect(address)
@@ -199,7 +202,7 @@ def _subscribe(address: str, count: int, pipe: Connection) -> None:
         message = socket.recv()
         received = time.monotonic_ns()
         record = json.loads(message)
-        taken.append((received, record["captured_ns"], record["sequence"]))
+        taken.append((received, record["captured_ns"], record["sequence"], record["timings"]["since_capture_ms"]))
     pipe.send(taken)
     socket.close(0)
 
