@@ -5,6 +5,7 @@ import { ms } from "./words.js";
 
 const SPAN_MS = 300_000;
 const BUCKET_MS = 10_000;
+const NOW_MS = 60_000; // what the figures below the chart are of
 const [LEFT, BOTTOM, TOP] = [44, 20, 8];
 
 let drawnAt = 0;
@@ -50,7 +51,8 @@ function render() {
   const chart = byId("chart");
   chart.setAttribute("viewBox", `0 0 ${wide} ${high}`);
   chart.replaceChildren(...nodes);
-  legend(points.at(-1), due);
+  const latest = recordsOf().filter((record) => now - record.arrived <= NOW_MS);
+  legend(latest.length ? percentiles(latest.map((record) => record.timings.total_ms)) : null, due);
 }
 
 function buckets(now) {
@@ -61,11 +63,13 @@ function buckets(now) {
     if (!sorted.has(index)) sorted.set(index, []);
     sorted.get(index).push(record.timings.total_ms);
   }
-  return [...sorted].map(([index, values]) => {
-    values.sort((a, b) => a - b);
-    const rank = (share) => values[Math.min(values.length - 1, Math.ceil(share * values.length) - 1)];
-    return { at: Math.min(now, (index + 0.5) * BUCKET_MS), p50: rank(0.5), p95: rank(0.95) };
-  });
+  return [...sorted].map(([index, values]) => ({ at: Math.min(now, (index + 0.5) * BUCKET_MS), ...percentiles(values) }));
+}
+
+function percentiles(values) {
+  values.sort((a, b) => a - b);
+  const rank = (share) => values[Math.ceil(share * values.length) - 1];
+  return { p50: rank(0.5), p95: rank(0.95) };
 }
 
 function legend(last, due) {

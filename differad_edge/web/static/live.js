@@ -21,6 +21,7 @@ export function startLive() {
 function wanted() {
   if (document.hidden || line.station === null || line.link.state === "connecting") return;
   const last = lastRecord();
+  if (!last && !stationStatus()?.last_sequence) return; // nothing was inspected yet
   if (current?.station === line.station && last && current.sequence === last.sequence) return;
   const wait = LEAST_GAP_MS - (Date.now() - fetchedAt);
   if (busy || wait > 0) {

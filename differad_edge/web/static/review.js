@@ -19,9 +19,14 @@ function reviewer() {
 export async function mark(record, name, note = null) {
   const before = record.review ?? null;
   const body = { sequence: record.sequence, mark: name, note, by: reviewer() };
-  if (!(await attempt(() => post("/api/review", body)))) return;
+  // At once, so that a note that is opened right after the mark begins with it; taken back when it is refused.
   record.review = name === "cleared" ? null : { mark: name, note, by: body.by };
   changed("rejects");
+  if (!(await attempt(() => post("/api/review", body)))) {
+    record.review = before;
+    changed("rejects");
+    return;
+  }
   if (name === "cleared") return;
   notice(`Result ${record.sequence}: ${MARKS[name].toLowerCase()}`, {
     name: "Undo",
