@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from line_fakes import ScriptedInspector, picture
+
 from differad_edge.cameras.base import CameraInfo, Frame
 from differad_edge.images import Image
 from differad_edge.results import Verdict
 from differad_edge.runtime.server import LineServer
 from differad_edge.runtime.settings import LineSettings
-from line_fakes import ScriptedInspector, picture
 
 
 class FastCamera:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from line_fakes import picture, until
 
 from differad_edge.client import InspectionClient
 from differad_edge.references.store import ReferenceStore
@@ -24,7 +25,6 @@ from differad_edge.results import Verdict
 from differad_edge.runtime.journal_query import ResultQuery
 from differad_edge.runtime.journal_reader import JournalReader
 from differad_edge.runtime.record import RESULT_PREFIX
-from line_fakes import picture, until
 
 TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("line_process.py")
