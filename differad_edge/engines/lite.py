@@ -6,14 +6,10 @@ range they show nearby. `compare` runs one graph on the target. Network and trai
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib import resources
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -22,13 +18,16 @@ from numpy.typing import NDArray
 
 from differad_edge.engines.base import Candidate, Evidence, ReferenceView
 from differad_edge.engines.heatmap import HeatmapRule, candidates_of
-from differad_edge.errors import (
-    ConfigError,
-    DeadlineExceeded,
-    EngineError,
-    IncompatibleReferenceError,
-    ModelIntegrityError,
+from differad_edge.engines.lite_model import (
+    COMPARE,
+    ENCODE,
+    Detail,
+    choose_providers,
+    fingerprint_of,
+    onnx_errors,
+    read_model,
 )
+from differad_edge.errors import EngineError, IncompatibleReferenceError
 from differad_edge.images import Image
 from differad_edge.results import Box
 
@@ -45,8 +44,6 @@ _TILE_PX = 2048
 """Larger images are compared in tiles of this size, so that memory does not grow with the camera's resolution."""
 _OVERLAP_PX = 128
 """What neighbouring tiles share: more than the network sees around a place."""
-_DEFAULT_THRESHOLD = 0.5
-_MANIFEST, _ENCODE, _COMPARE = "lite.json", "lite-encode.onnx", "lite-compare.onnx"
 
 
 @dataclass(frozen=True)
@@ -82,32 +79,6 @@ class LitePrepared:
         return arrays
 
 
-@dataclass(frozen=True)
-class Detail:
-    """At which resolution images are compared.
-
-    Images of up to ``native_up_to_px`` a side are compared pixel by pixel, larger ones at ``reduced_scale`` (0.25 to
-    1), which costs less time and the smallest defects; 1 compares every image at its own resolution.
-
-    Raises ConfigError for a value that is not allowed.
-    """
-
-    native_up_to_px: int = 640
-    reduced_scale: float = 0.75
-
-    def __post_init__(self) -> None:
-        if self.native_up_to_px < 0:
-            raise ConfigError(f"native_up_to_px: got {self.native_up_to_px!r}, allowed: 0 or more")
-        if not 0.25 <= self.reduced_scale <= 1:
-            raise ConfigError(f"reduced_scale: got {self.reduced_scale!r}, allowed: 0.25 to 1")
-
-    def work_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) px at which an image of ``width`` x ``height`` px is compared."""
-        if max(width, height) <= self.native_up_to_px:
-            return width, height
-        return max(1, round(width * self.reduced_scale)), max(1, round(height * self.reduced_scale))
-
-
 class LiteEngine:
     """Compare parts with golden samples on ONNX Runtime.
 
@@ -132,22 +103,22 @@ class LiteEngine:
     ) -> None:
         import onnxruntime
 
-        model = _read_model(model_folder)
+        model = read_model(model_folder)
         graphs = model.graphs
         self._multiple, self._stride_px, self._scales = model.input_multiple, model.heat_stride_px, model.scales
         self.rule = rule if rule is not None else HeatmapRule()
         self.detail = detail if detail is not None else Detail()
         self.default_threshold = model.default_threshold
-        self.providers = _choose_providers(onnxruntime, providers)
+        self.providers = choose_providers(onnxruntime, providers)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # what matters comes as an exception
         if threads is not None:
             options.intra_op_num_threads = threads
-        with _onnx_errors("load the model"):
-            self._encode = onnxruntime.InferenceSession(graphs[_ENCODE], options, providers=self.providers)
-            self._compare = onnxruntime.InferenceSession(graphs[_COMPARE], options, providers=self.providers)
+        with onnx_errors("load the model"):
+            self._encode = onnxruntime.InferenceSession(graphs[ENCODE], options, providers=self.providers)
+            self._compare = onnxruntime.InferenceSession(graphs[COMPARE], options, providers=self.providers)
         self._input_names = [value.name for value in self._compare.get_inputs()]
-        self.fingerprint = _fingerprint(graphs, self.rule, self.detail)
+        self.fingerprint = fingerprint_of(graphs, self.rule, self.detail)
 
     def prepare(self, references: Sequence[ReferenceView]) -> LitePrepared:
         """Encode the references. Several are taken as equally good: what any of them shows is no difference.
@@ -252,7 +223,7 @@ class LiteEngine:
     # -- ONNX Runtime -------------------------------------------------------------------------------------------------
 
     def _run_encode(self, image: Image) -> Features:
-        with _onnx_errors("encode the reference"):
+        with onnx_errors("encode the reference"):
             return tuple(self._encode.run(None, {"image": image[None]}))
 
     def _run_compare(self, image: Image, known: Features, deadline: Deadline | None) -> NDArray[np.float32]:
@@ -261,14 +232,14 @@ class LiteEngine:
         feeds = dict(zip(self._input_names, (image[None], *known), strict=True))
         options = onnxruntime.RunOptions()
         if deadline is None:
-            with _onnx_errors("compare"):
+            with onnx_errors("compare"):
                 return np.asarray(self._compare.run(None, feeds, options)[0], np.float32)
         deadline.check()
         alarm = threading.Timer(deadline.remaining_ms / 1000, lambda: setattr(options, "terminate", True))
         alarm.daemon = True
         alarm.start()
         try:
-            with _onnx_errors("compare", stopped=deadline):
+            with onnx_errors("compare", stopped=deadline):
                 return np.asarray(self._compare.run(None, feeds, options)[0], np.float32)
         finally:
             alarm.cancel()
@@ -350,63 +321,3 @@ def _nearby(values: NDArray[np.float32], extreme: Any) -> NDArray[np.float32]:
     """Extreme over each 3x3 neighbourhood of (1, C, h, w), channel by channel."""
     kernel = np.ones((3, 3), np.uint8)
     return np.stack([np.asarray(extreme(plane, kernel), np.float32) for plane in values[0]])[None]
-
-
-@dataclass(frozen=True)
-class _Model:
-    input_multiple: int
-    heat_stride_px: int
-    scales: int
-    default_threshold: float
-    graphs: dict[str, bytes]
-
-
-def _read_model(folder: Path | None) -> _Model:
-    root = resources.files("differad_edge") / "models" if folder is None else folder
-    try:
-        manifest = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
-        graphs = {name: (root / name).read_bytes() for name in (_ENCODE, _COMPARE)}
-        for name, graph in graphs.items():
-            found, wanted = hashlib.sha256(graph).hexdigest(), manifest["files"][name]["sha256"]
-            if found != wanted:
-                raise ModelIntegrityError(f"{name}: got SHA-256 {found}, allowed: {wanted}; install again")
-        threshold = float(manifest.get("default_threshold", _DEFAULT_THRESHOLD))
-        if not 0 < threshold < 1:  # NaN included: nothing would ever reach it
-            raise ValueError(f"default_threshold is {threshold!r}, allowed: between 0 and 1")
-        return _Model(
-            input_multiple=int(manifest["input_multiple"]),
-            heat_stride_px=int(manifest["heat_stride"]),
-            scales=len(manifest["scales"]),
-            default_threshold=threshold,
-            graphs=graphs,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelIntegrityError(f"lite model in {root}: cannot be read: {error}; install again") from error
-
-
-def _choose_providers(runtime: Any, wanted: Sequence[str] | None) -> list[str]:
-    available = runtime.get_available_providers()
-    if wanted is None:
-        return [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
-    unknown = [p for p in wanted if p not in available]
-    if unknown:
-        raise EngineError(f"providers: got {unknown}, allowed with this ONNX Runtime: {available}")
-    return list(wanted)
-
-
-def _fingerprint(graphs: Mapping[str, bytes], rule: HeatmapRule, detail: Detail) -> str:
-    digest = hashlib.sha256(b"lite-1")
-    for name in sorted(graphs):
-        digest.update(hashlib.sha256(graphs[name]).digest())
-    digest.update(json.dumps([asdict(rule), asdict(detail)], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _onnx_errors(action: str, *, stopped: Deadline | None = None) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # ONNX Runtime's own classes have no public base
-        if stopped is not None and stopped.expired:
-            raise DeadlineExceeded(f"lite: the deadline of {stopped.budget_ms:g} ms has passed") from error
-        raise EngineError(f"lite: could not {action}: {type(error).__name__}: {error}") from error
