@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _MAX_FILE_BYTES = 1_000_000
+_SECRETS = frozenset({"token", "password"})
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -129,7 +130,14 @@ def _describe(item: Mapping[str, Any], model: type[BaseModel], where: str) -> st
     if item["type"] == "missing":
         return f"{where}: {field}: missing, and it has no default"
     allowed = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{where}: {field}: got {item['input']!r}, allowed: {allowed}"
+    return f"{where}: {field}: got {_shown(item['input'], field)}, allowed: {allowed}"
+
+
+def _shown(value: object, field: str) -> str:
+    """The value as a message may show it: no secret, and no section that may hold one."""
+    if field.rpartition(".")[2] in _SECRETS:
+        return "a value that is not shown"
+    return "these settings" if isinstance(value, (Mapping, BaseModel)) else repr(value)
 
 
 def _siblings(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

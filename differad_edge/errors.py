@@ -256,9 +256,19 @@ class CameraEndedError(CameraError):
 
 
 class TornFrameError(CameraError):
-    """A frame arrived incomplete or cannot be decoded; the next one may be sound."""
+    """A frame arrived incomplete or cannot be decoded; the next one may be sound.
+
+    ``sequence``: the number that the camera counted it as, None when it counts only frames that it delivers.
+    """
 
     code: ClassVar[str] = "torn-frame"
+
+    def __init__(self, message: str, sequence: int | None = None) -> None:
+        super().__init__(message)
+        self.sequence = sequence
+
+    def __reduce__(self) -> tuple[type[TornFrameError], tuple[str, int | None]]:
+        return type(self), (str(self), self.sequence)
 
 
 class JournalError(DifferadError):

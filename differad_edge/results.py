@@ -59,7 +59,6 @@ class Reason(str, Enum):
     NONFINITE_SCORE = "non-finite-score"
     UNVERIFIED_REFERENCE = "unverified-reference"
     NO_FRAME = "no-frame"
-    STALE_FRAME = "stale-frame"
     SUPERSEDED = "superseded"
     STOPPED = "stopped"
 

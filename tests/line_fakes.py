@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,12 @@ class ManualCamera:
         pass
 
     def push(
-        self, item: Image | Exception | None = None, *, sequence: int | None = None, serial: str | None = None
+        self,
+        item: Image | Exception | None = None,
+        *,
+        sequence: int | None = None,
+        serial: str | None = None,
+        ahead_ns: int = 0,
     ) -> int:
         """One more frame (None: a new picture) or error; returns the frame's sequence number."""
         if isinstance(item, Exception):
@@ -138,7 +143,8 @@ class ManualCamera:
             return self._sequence
         self._sequence = self._sequence + 1 if sequence is None else sequence
         image = picture(self._sequence) if item is None else item
-        self._items.put(Frame.now(image, self._sequence, serial=serial or self.info.serial))
+        frame = Frame.now(image, self._sequence, serial=serial or self.info.serial)
+        self._items.put(replace(frame, captured_ns=frame.captured_ns + ahead_ns))
         return self._sequence
 
     def end(self) -> None:
@@ -179,6 +185,7 @@ class Bench:
         *,
         inspector: ScriptedInspector | None = None,
         products: Sequence[str] = ("p",),
+        own: Sequence[str] | None = None,
         load: bool = True,
         **station: Any,
     ) -> None:
@@ -194,7 +201,9 @@ class Bench:
         self.built: list[ScriptedInspector] = []
         self.serving = Serving(self._build, self.store, products, lambda inspector, product: None)
         given = {"camera": {"source": "manual:", "reconnect_min_ms": 5, "reconnect_max_ms": 20}, **station}
-        settings = LineSettings.model_validate({"stations": [{"product": products[0], **given}]})
+        settings = LineSettings.model_validate(
+            {"stations": [{"product": products[0], "products": own or products, **given}]}
+        )
         self.settings: StationSettings = settings.stations[0]
         self.station = Station(
             self.settings,

@@ -30,8 +30,7 @@ class _FileCamera(PulledCamera):
         try:
             return load_image(file, name="frame"), file.suffix[1:].upper()
         except ImageError as error:
-            self._count()
-            raise TornFrameError(f"camera {self._source!r}: {error}") from error
+            raise TornFrameError(f"camera {self._source!r}: {error}", self._count()) from error
 
 
 class FolderCamera(_FileCamera):

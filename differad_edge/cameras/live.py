@@ -187,7 +187,7 @@ class _Session:
                 image, self._sequence, grabbed.captured_ns, grabbed.captured_utc, grabbed.pixel_format, serial
             )
         except TornFrameError as error:
-            newest = error
+            newest = TornFrameError(str(error), self._sequence)
         with self._changed:
             if not self._stopped:
                 self._sequence += 1

@@ -12,7 +12,8 @@ __all__ = ["Query", "scheme_of", "shown", "split_query"]
 
 # Two characters at the least: "c:\pictures" is a path.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
-_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+://)[^/?#]*@")
+# Up to the last "@": a password may hold any of / ? # @, although a URL should not.
+_CREDENTIALS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+://).*@")
 _SECRET = re.compile(r"([?&;][^=&;]*(?:pass|pwd|token|secret|auth|key|user|login)[^=&;]*=)[^&;#]*", re.IGNORECASE)
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")

@@ -207,12 +207,13 @@ def run(settings: LineSettings, *, exit_at_end: bool = False) -> None:
     Raises DifferadError for what keeps it from serving at all. A product that fails its smoke pairs does not: the
     server says so, stays in Error, and can be mended while it runs.
     """
-    from differad_edge.errors import DifferadError, ReferenceStoreError, SmokeTestError
+    from differad_edge.errors import ReferenceStoreError, SmokeTestError
     from differad_edge.runtime.server import LineServer
     from differad_edge.runtime.watchdog import tell_systemd
 
     server = LineServer(settings)
     close_web: Callable[[], None] = lambda: None  # noqa: E731
+    signals: list[int] = []
     try:
         dashboard = None
         if settings.web.address is not None:
@@ -222,13 +223,14 @@ def run(settings: LineSettings, *, exit_at_end: bool = False) -> None:
             web.start()
             close_web, dashboard = web.close, web.address
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda number, frame: server.stop())
+            # Nothing but an append: a handler may interrupt the very code that it would call.
+            signal.signal(name, lambda number, frame: signals.append(number))
         server.start()
         _announce(server, dashboard)
         was_ready = False
-        while not server.wait(0.1):
+        while not (signals or server.wait(0.1)):
             fault = server.loader.error
-            if isinstance(fault, DifferadError) and not isinstance(fault, (SmokeTestError, ReferenceStoreError)):
+            if fault is not None and not isinstance(fault, (SmokeTestError, ReferenceStoreError)):
                 raise fault
             if server.line.ready and not was_ready:
                 was_ready = True

@@ -159,6 +159,20 @@ class ReferenceStore:
                 )
             return self._commit(product_id, folder, manifest.references, files, StoredCalibration.of(calibration))
 
+    def restore(self, product_id: str, version: int) -> Product:
+        """Make an earlier version current again, as a new one: references and calibration as they were.
+
+        Raises CorruptReferenceError when it is no longer there (KEEP_VERSIONS are kept), UnknownProductError.
+        """
+        folder = self._folder(product_id)
+        with self._writing(product_id, folder, "restore"):
+            self._current(product_id, folder)
+            try:
+                manifest, files = read_version(folder, product_id, version)
+            except _NOT_THERE as exc:
+                raise _missing(product_id, version, exc) from exc
+            return self._commit(product_id, folder, manifest.references, files, manifest.calibration)
+
     def remove(self, product_id: str) -> None:
         """Delete a product with all its versions, also one that is corrupt. Raises UnknownProductError."""
         folder = self._folder(product_id)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from differad_edge.cameras.base import Camera, CameraInfo, Frame
+from differad_edge.cameras.base import Camera, CameraInfo
 from differad_edge.cameras.source import shown
 from differad_edge.errors import (
     CameraEndedError,
@@ -33,10 +33,10 @@ class CaptureSink(Protocol):
     """Who the frames are for. Called from the capture thread."""
 
     def connected(self, info: CameraInfo) -> None:
-        """The camera is open."""
+        """The camera gives frames."""
 
     def lost(self, error: CameraError) -> None:
-        """It is not, or not any more; opening it again is under way."""
+        """It does not, or not any more; opening it again is under way."""
 
     def ended(self) -> None:
         """It has no more frames."""
@@ -45,7 +45,7 @@ class CaptureSink(Protocol):
         """Wait until a frame is wanted that does not come by itself."""
         ...
 
-    def frame(self, frame: Frame, judgement: Judgement) -> None:
+    def frame(self, judgement: Judgement) -> None:
         """A frame to be used: it may have a fault."""
 
     def torn(self, error: TornFrameError) -> None:
@@ -59,7 +59,8 @@ class Capture:
     """Runs a camera for a ``sink`` until it is closed or has no more frames.
 
     The pause before opening a lost camera again doubles from reconnect_min_ms to reconnect_max_ms and begins anew with
-    the first frame. There is no limit to the attempts: a camera may come back after the weekend.
+    the first new picture. There is no limit to the attempts: a camera may come back after the weekend. ``freshness``
+    outlives the connections, and this object.
     """
 
     def __init__(
@@ -67,22 +68,22 @@ class Capture:
         camera: Camera,
         settings: CameraSettings,
         sink: CaptureSink,
+        freshness: Freshness,
         *,
         name: str,
-        frozen_after: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._camera = camera
         self._settings = settings
         self._shown = shown(settings.source)
         self._sink = sink
-        self._frozen_after = frozen_after
+        self._freshness = freshness
         self._clock = clock
-        self._size_px: tuple[int, int] | None = settings.size_px
         self._stop = threading.Event()
         self._pause_ms = settings.reconnect_min_ms
         self.alive_s = clock()
         """When the thread last showed that it is not stuck."""
+        self.ended = False
         self._thread = threading.Thread(target=self._run, name=f"capture-{name}", daemon=True)
 
     def start(self) -> None:
@@ -90,11 +91,15 @@ class Capture:
         self._thread.start()
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Stop reading and let go of the camera; False when its driver hangs and the thread had to be left behind."""
+        """Stop reading and let go of the camera; False when its driver hangs and is left behind."""
         self._stop.set()
-        self._camera.close()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
+        # Not in this thread: a driver may hang in its close, too.
+        closing = threading.Thread(target=self._let_go, name=f"{self._thread.name}-close", daemon=True)
+        closing.start()
+        give_up_s = time.monotonic() + timeout_s
+        for thread in (closing, self._thread):
+            if thread.is_alive():
+                thread.join(max(0.0, give_up_s - time.monotonic()))
         return not self._thread.is_alive()
 
     @property
@@ -102,7 +107,7 @@ class Capture:
         """Whether the thread is there."""
         return self._thread.is_alive()
 
-    # -- the thread ----------------------------------------------------------------------------------------------------
+    # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -110,7 +115,8 @@ class Capture:
                 self._connection()
                 return
             except CameraEndedError:
-                self._camera.close()
+                self._let_go()
+                self.ended = True
                 self._sink.ended()
                 return
             except CameraError as error:
@@ -119,7 +125,7 @@ class Capture:
                 _log.exception("camera %s", self._shown)
                 text = error.code if isinstance(error, DifferadError) else type(error).__name__
                 failure = CameraLostError(f"camera {self._shown!r}: {text}: {error}")
-            self._camera.close()
+            self._let_go()
             if not self._stop.is_set():
                 self._sink.lost(failure)
                 self._stop.wait(self._pause_ms / 1000)
@@ -129,39 +135,55 @@ class Capture:
         """Returns when it is told to stop; every other end is an error."""
         info = self._camera.open()
         self.alive_s = self._clock()
+        if self._stop.is_set():
+            return  # left behind while it hung: somebody else has the camera now
         wanted = self._settings.serial
         if wanted is not None and info.serial != wanted:
             raise CameraNotFoundError(f"camera {self._shown!r}: got the serial {info.serial!r}, allowed: {wanted!r}")
-        freshness: Freshness | None = None
-        self._sink.connected(info)
+        self._freshness.connect(info)
+        told = False
         while not self._stop.is_set():
             self.alive_s = self._clock()
+            # One that froze has to show another picture first.
+            if not told and not self._freshness.frozen:
+                told = True
+                self._sink.connected(info)
             if not info.live and not self._sink.wanted(_POLL_S):
                 continue
             try:
                 frame = self._camera.read(self._settings.read_timeout_ms)
             except TornFrameError as error:
-                self._sink.torn(error)
+                if not self._stop.is_set():
+                    self._freshness.torn(error.sequence)
+                    self._sink.torn(error)
                 continue
             except CameraTimeoutError as error:
                 if not info.live:
                     continue  # nothing new in the folder
                 raise CameraLostError(f"{error}; the stream counts as broken off") from error
+            if self._stop.is_set():
+                return
             self.alive_s = self._clock()
-            if self._size_px is None:
-                # Later connections must bring the same: a camera that comes back otherwise set shows another part.
-                self._size_px = (frame.image.shape[1], frame.image.shape[0])
-            if freshness is None:
-                freshness = Freshness(info, size_px=self._size_px, frozen_after=self._frozen_after)
-            self._pass_on(frame, freshness.judge(frame))
+            judgement = self._freshness.judge(frame)
+            if not told and judgement.drop is None:
+                told = True
+                self._sink.connected(info)
+            self._pass_on(judgement)
 
-    def _pass_on(self, frame: Frame, judgement: Judgement) -> None:
+    def _pass_on(self, judgement: Judgement) -> None:
+        sequence = judgement.frame.sequence
         if judgement.missed is not None:
             self._sink.dropped("lost-by-camera", *judgement.missed)
         if judgement.drop is not None:
-            self._sink.dropped(judgement.drop, frame.sequence, frame.sequence)
+            self._sink.dropped(judgement.drop, sequence, sequence)
         else:
             self._pause_ms = self._settings.reconnect_min_ms
-            self._sink.frame(frame, judgement)
+            self._sink.frame(judgement)
         if judgement.broken is not None:
             raise CameraLostError(f"camera {self._shown!r}: {judgement.broken}")
+
+    def _let_go(self) -> None:
+        try:
+            self._camera.close()
+        except Exception:  # a plugin that breaks its word: the camera is opened again all the same
+            _log.exception("camera %s: close", self._shown)

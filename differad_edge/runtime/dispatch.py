@@ -85,7 +85,7 @@ class Dispatcher:
             return None if as_it_is else self._decode
         if isinstance(request, (Register, Calibrate, Reload)):
             return self._changes
-        if isinstance(request, (Results, Review, Product, Reset)):
+        if isinstance(request, (Results, Review, Product, Reset, Halt, SelectProduct)):  # these wait for a disk
             return self._reads
         return None
 

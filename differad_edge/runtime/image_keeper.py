@@ -46,6 +46,7 @@ _MB = 1_000_000
 _ROOM = 0.95
 """Share of the budget that is left when something had to go: not one deletion, and one event, for every new frame."""
 _BATCH = 16
+_MOST_FAILURES = 1000
 _TIDY_PERIOD_S = 600.0
 _BACKGROUND_NICENESS = 10
 
@@ -187,6 +188,8 @@ class ImageKeeper:
         else:
             self._totals.failed += 1
             self._failed.append(record.sequence)
+            if len(self._failed) >= _MOST_FAILURES:  # days of a full disk
+                self._tell_of_failures()
         with self._ready:
             if self._waiting:  # `close` may have emptied it
                 self._waiting.popleft()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from differad_edge.cameras.base import Frame
-from differad_edge.results import Reason, Verdict
+from differad_edge.results import InspectionResult, Reason, Verdict
 from differad_edge.runtime.record import SequenceRange
 from differad_edge.runtime.service import OnResult
 
@@ -32,6 +32,8 @@ class Job:
     ``since_ns``: monotonic, when the trigger came, or when a free-running frame was captured; ``frame_due_ns``: until
     when it waits for its frame; ``deadline_ns``: until when its result must be out. ``dropped``: what the station
     dropped before this part, cause -> ranges of frame sequences. ``sequence``: of its result, 0 before there is one.
+    ``torn_sequence``: what the camera counted a frame as that arrived in pieces; ``late``: what came after the deadline
+    and before the result was out.
     """
 
     trigger_id: str
@@ -51,6 +53,8 @@ class Job:
     on_result: OnResult | None = None
     dropped: dict[str, tuple[SequenceRange, ...]] = field(default_factory=dict)
     sequence: int = 0
+    torn_sequence: int | None = None
+    late: InspectionResult | None = None
     _ended: bool = False
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -78,11 +82,18 @@ class Job:
             return self.deadline_ns
         return self.frame_due_ns if self.deadline_ns is None else min(self.frame_due_ns, self.deadline_ns)
 
+    def overdue(self, now_ns: int) -> Fault | None:
+        """That its deadline has passed, or None."""
+        if self.deadline_ns is None or now_ns < self.deadline_ns:
+            return None
+        budget_ms = (self.deadline_ns - self.since_ns) / 1e6
+        return Fault(Reason.DEADLINE, f"the deadline of {budget_ms:g} ms has passed")
+
     def expired(self, now_ns: int) -> Fault | None:
         """Why it need not wait any longer, or None."""
-        if self.deadline_ns is not None and now_ns >= self.deadline_ns:
-            budget_ms = (self.deadline_ns - self.since_ns) / 1e6
-            return Fault(Reason.DEADLINE, f"the deadline of {budget_ms:g} ms has passed before the part had its turn")
+        overdue = self.overdue(now_ns)
+        if overdue is not None:
+            return overdue
         if not self.ready and self.frame_due_ns is not None and now_ns >= self.frame_due_ns:
             waited_ms = (self.frame_due_ns - self.since_ns) / 1e6
             return Fault(Reason.NO_FRAME, f"the camera gave no frame within {waited_ms:g} ms of the trigger")

@@ -41,9 +41,9 @@ CREATE TABLE results (
     engine_sha256 TEXT NOT NULL,
     reference_sha256 TEXT,
     image_fingerprint TEXT,
-    record TEXT NOT NULL,
-    UNIQUE (trigger_id, session)
+    record TEXT NOT NULL
 );
+CREATE INDEX results_by_trigger ON results (trigger_id);
 -- Answers counts over a span of time without touching the records.
 CREATE INDEX results_by_time ON results (captured_utc, station, product, verdict, reason);
 -- What people look for among many good parts. Partial: a good part without an id costs the hot path nothing.

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
-from differad_edge.errors import DifferadError, ImageError
+from differad_edge.errors import CorruptReferenceError, DifferadError, ImageError
 from differad_edge.images import Image
 from differad_edge.results import InspectionResult, Reason, Timings, Verdict
 from differad_edge.runtime.job import Fault, Job
@@ -21,6 +21,11 @@ _RETURNS_EARLY_NS = 10_000_000  # an inspector answers a little before the deadl
 
 PartResult = tuple[InspectionResult, Generation | None]
 """A result, and the generation that gave it or would have."""
+
+
+def _ms(duration_ns: int) -> float:
+    """A device's stamps may be a little off; a duration is never negative."""
+    return max(0.0, duration_ns / 1e6)
 
 
 class PartJudge:
@@ -47,14 +52,14 @@ class PartJudge:
         if job.deadline_ns is not None:
             remaining_ms = min(remaining_ms, (job.deadline_ns - began_ns) / 1e6)
         result = self._compare(job, job.frame.image, generation, remaining_ms)
-        stages = {"queue": (began_ns - job.since_ns) / 1e6, **result.timings.stages}
-        stages["since_capture"] = (time.monotonic_ns() - job.frame.captured_ns) / 1e6
+        stages = {"queue": _ms(began_ns - job.since_ns), **result.timings.stages}
+        stages["since_capture"] = _ms(time.monotonic_ns() - job.frame.captured_ns)
         return replace(result, timings=Timings(stages, result.timings.total_ms)), generation
 
     def unanswered(self, job: Job, fault: Fault) -> PartResult:
         """The result of a job that no engine is asked about."""
         generation = self._serving.current
-        waited_ms = (time.monotonic_ns() - job.since_ns) / 1e6
+        waited_ms = _ms(time.monotonic_ns() - job.since_ns)
         shape = (0, 0) if job.frame is None else job.frame.image.shape
         used = None if generation is None else generation.products.get(job.product)
         result = InspectionResult(
@@ -81,12 +86,14 @@ class PartJudge:
 
         try:
             result = generation.inspector.inspect(image, job.product, budget_ms, on_late=late)
-            if result.reason != Reason.DEADLINE.value or job.expired(time.monotonic_ns() + _RETURNS_EARLY_NS):
+            if result.reason != Reason.DEADLINE.value or job.overdue(time.monotonic_ns() + _RETURNS_EARLY_NS):
                 return result
             detail = f"the engine has worked on this part for over {self._stuck_after_ms:g} ms"
             fault = Fault(Reason.ENGINE_FAILURE, detail, Verdict.ERROR)
         except ImageError as error:
             fault = Fault(Reason.BAD_FRAME, f"{error.code}: {error}")
+        except CorruptReferenceError as error:
+            fault = Fault(Reason.UNVERIFIED_REFERENCE, f"{error.code}: {error}", Verdict.ERROR)
         except DifferadError as error:
             fault = Fault(Reason.ENGINE_FAILURE, f"{error.code}: {error}", Verdict.ERROR)
         except Exception as error:  # whatever an engine's plugin does, the part gets its one result

@@ -52,6 +52,11 @@ class ServerKeys:
             raise ConfigError(f"keys: got {str(folder)!r}, allowed: a folder made by: differad-edge keys FOLDER")
         if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(f"keys: {str(path)!r} can be read by other users; close it with: chmod 600 {path}")
+        clients = Path(folder) / _CLIENTS
+        if os.name == "posix" and clients.is_dir() and clients.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ConfigError(
+                f"keys: other users may add clients to {str(clients)!r}; close it with: chmod 700 {clients}"
+            )
         keys = _read(path, ("public", "secret"))
         return cls(Path(folder), keys["public"], keys["secret"])
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from differad_edge import __version__
 from differad_edge.cameras.base import Frame
 from differad_edge.config import parse_config
-from differad_edge.errors import RefusedError
+from differad_edge.errors import ConfigError, DifferadError, RefusedError
 from differad_edge.images import Image
 from differad_edge.references.store import ReferenceStore
 from differad_edge.runtime.image_keeper import ImageKeeper
@@ -30,6 +31,7 @@ from differad_edge.runtime.station import Station
 
 __all__ = ["Line"]
 
+_MOST_RESULTS = 2000
 _SEVERITY = (
     State.ERROR,
     State.HALTED,
@@ -82,6 +84,11 @@ class Line:
         """Whether every station accepts triggers."""
         return all(station.readiness.accepting for station in self._stations.values())
 
+    @property
+    def alive(self) -> bool:
+        """Whether every thread is there that inspects parts."""
+        return all(station.alive for station in self._stations.values())
+
     def pulse(self) -> dict[str, Any]:
         """What a heartbeat says."""
         return {
@@ -108,6 +115,7 @@ class Line:
             "version": __version__,
             "state": self._state().value,
             "ready": self.ready,
+            "alive": self.alive,
             "uptime_s": round(time.monotonic() - self._began_s, 1),
             "heartbeat_ms": self._settings.wire.heartbeat_ms,
             "max_message_bytes": self._settings.wire.max_message_bytes,
@@ -207,9 +215,10 @@ class Line:
             if frame is None:
                 raise RefusedError("not-found", f"station {from_station!r} has no picture yet")
             chosen.append(frame.image)
-        with self._changing:
+        with self._changing, self._kept_as_it_was(product):
             self._with_inspector(lambda inspector: inspector.register(product, chosen, roi))
             self._loader.load(also=product)
+        self._allow(product, from_station)
         return self.product(product)
 
     def calibrate(self, product: str, images: Sequence[Image], *, reviewed: bool = False) -> dict[str, Any]:
@@ -217,9 +226,10 @@ class Line:
         if reviewed:
             known = [reference.image for reference in self._store.load(product).references]
             good += [part.file for part in good_parts(self._past(), product, without=[*known, *images])]
-        with self._changing:
+        with self._changing, self._kept_as_it_was(product):
             self._with_inspector(lambda inspector: inspector.calibrate(product, good))
             self._loader.load(also=product)
+        self._allow(product, None)
         return self.product(product)
 
     def product(self, product: str) -> dict[str, Any]:
@@ -249,6 +259,8 @@ class Line:
 
     def results(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         wanted = parse_config(query, ResultQuery, where="query")
+        if wanted.limit > _MOST_RESULTS:  # they are built in memory, beside the line
+            raise ConfigError(f"query: limit: got {wanted.limit}, allowed: at most {_MOST_RESULTS} at a time")
         return [stored.to_dict() for stored in self._past().results(wanted)]
 
     def image(self, sequence: int) -> bytes | None:
@@ -275,6 +287,25 @@ class Line:
         failed = any(alarm["code"] == JOURNAL_ALARM for alarm in self._outlet.alarms.active())
         images = None if self._keeper is None else self._keeper.stats()
         return {"path": str(self._journal.path), "healthy": not failed, "images": images}
+
+    @contextmanager
+    def _kept_as_it_was(self, product: str) -> Iterator[None]:
+        """Where what the block does to a product does not pass its smoke pairs, the store holds what it held before."""
+        before = self._store.version(product) if product in self._store.product_ids() else None
+        try:
+            yield
+        except DifferadError:
+            if before is None and product in self._store.product_ids():
+                self._store.remove(product)
+            elif before is not None and self._store.version(product) != before:
+                self._store.restore(product, before)
+            raise
+
+    def _allow(self, product: str, from_station: str | None) -> None:
+        """What is registered while the line runs may be inspected, unless the settings give it to other stations."""
+        if not any(product in station.products for station in self._stations.values()):
+            for station in self._chosen(from_station):
+                station.allow(product)
 
     def _with_inspector(self, work: Callable[[PartInspector], object]) -> None:
         inspector = self._serving.build()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from differad_edge.errors import MissingExtraError
@@ -9,6 +10,8 @@ from differad_edge.errors import MissingExtraError
 try:
     import prometheus_client
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.core import CounterMetricFamily, Metric
+    from prometheus_client.registry import Collector
 except ModuleNotFoundError as error:
     raise MissingExtraError("line", "prometheus-client") from error
 
@@ -18,6 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["Metrics"]
 
 _LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+
+
+class _Requests(Collector):
+    """Counters that somebody else keeps, read when they are asked for."""
+
+    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily("differad_edge_requests", "Requests on the control socket.", labels=("outcome",))
+        for outcome, count in self._counters().items():
+            family.add_metric((outcome,), count)
+        yield family
 
 
 class Metrics:
@@ -98,6 +114,10 @@ class Metrics:
     def late(self) -> None:
         """A comparison ended after its deadline."""
         self._late.inc()
+
+    def watch_requests(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Requests on the control socket by what became of them (refused, malformed, undeliverable, ...)."""
+        self._registry.register(_Requests(counters))
 
     def alarm(self, code: str, active: bool) -> None:
         """An alarm began or ended."""

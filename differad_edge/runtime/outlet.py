@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from differad_edge.cameras.base import utc_now
 from differad_edge.errors import JournalError
 from differad_edge.images import Image
-from differad_edge.results import SCHEMA_VERSION, InspectionResult
+from differad_edge.results import SCHEMA_VERSION, InspectionResult, Verdict
 from differad_edge.runtime.alarms import Alarm, Alarms
-from differad_edge.runtime.job import Job
+from differad_edge.runtime.job import Fault, Job
 from differad_edge.runtime.metrics import Metrics
-from differad_edge.runtime.record import ResultRecord, encode_message
+from differad_edge.runtime.record import ResultRecord, to_json_bytes
 from differad_edge.runtime.service import Unsubscribe
 
 __all__ = ["JOURNAL_ALARM", "Keeper", "Ledger", "Listener", "Outlet"]
@@ -85,14 +85,23 @@ class Outlet:
         return self._sequence
 
     def finish(self, job: Job, result: InspectionResult, engine_sha256: str) -> ResultRecord:
-        """The one result of ``job``, which the caller has claimed."""
+        """The one result of ``job``, which the caller has claimed.
+
+        A verdict whose deadline passed while it waited for its turn here becomes UNDECIDED, and goes out as late. The
+        time that the journal takes for this very result is not the part's.
+        """
         with self._lock:
+            overdue = job.overdue(time.monotonic_ns())
+            if overdue is not None and result.verdict in (Verdict.OK, Verdict.NG):
+                job.late, result = result, _undecided(result, overdue)
             record, text = self._journaled(self._record(job, result, engine_sha256, self._sequence + 1))
             self._sequence = job.sequence = record.sequence
             self._publish(text)
+            if self._listeners:
+                self._tell(record.to_dict())
+            if job.late is not None:
+                self._tell_late(job, job.late, engine_sha256)
         self._metrics.result(record, (time.monotonic_ns() - job.since_ns) / 1e9)
-        if self._listeners:
-            self._tell(record.to_dict())
         if job.on_result is not None:
             _guarded(job.on_result, record)
         if self._keeper is not None and job.frame is not None:
@@ -100,11 +109,12 @@ class Outlet:
         return record
 
     def late(self, job: Job, result: InspectionResult, engine_sha256: str) -> None:
-        """A comparison ended after its deadline: told as "late", under the number of the result that was given."""
-        self._metrics.late()
-        message = self._record(job, result, engine_sha256, job.sequence).to_dict("late")
-        self._send(message)
-        self._note("late", job.station, "late-result", message)
+        """A comparison ended after its deadline: told as "late" after the result that was given, under its number."""
+        with self._lock:
+            if job.sequence == 0:
+                job.late = result
+            else:
+                self._tell_late(job, result, engine_sha256)
 
     def event(self, kind: str, station: str | None, code: str, detail: Mapping[str, Any]) -> None:
         """Something worth keeping that is no result."""
@@ -164,11 +174,17 @@ class Outlet:
             part_id=job.part_id,
             job_id=job.job_id,
             camera=job.camera,
-            frame_sequence=frame.sequence if frame is not None and job.camera is not None else None,
+            frame_sequence=_frame_sequence(job),
             image_fingerprint=job.image_fingerprint,
             is_simulated=job.is_simulated,
             dropped=job.dropped,
         )
+
+    def _tell_late(self, job: Job, result: InspectionResult, engine_sha256: str) -> None:
+        self._metrics.late()
+        message = self._record(job, result, engine_sha256, job.sequence).to_dict("late")
+        self._send(message)
+        self._note("late", job.station, "late-result", message)
 
     def _journaled(self, record: ResultRecord) -> tuple[ResultRecord, bytes]:
         """The record as it stands, and its JSON."""
@@ -198,12 +214,30 @@ class Outlet:
             _log.warning("the journal does not take the event %s: %s", code, error)
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        self._publish(encode_message(message))
+        self._publish(to_json_bytes(message))
         self._tell(message)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         for listener in self._listeners:
             _guarded(listener, message)
+
+
+def _undecided(result: InspectionResult, fault: Fault) -> InspectionResult:
+    return replace(
+        result,
+        verdict=fault.verdict,
+        reason=fault.reason.value,
+        detail=fault.detail,
+        findings=(),
+        score=0.0,
+        threshold=None,
+    )
+
+
+def _frame_sequence(job: Job) -> int | None:
+    if job.frame is None:
+        return job.torn_sequence
+    return None if job.camera is None else job.frame.sequence  # an image that a client brought has no number
 
 
 def _guarded(listener: Callable[[Any], None], message: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from differad_edge.errors import ResultError
 from differad_edge.results import InspectionResult, Verdict
 
-__all__ = ["RESULT_PREFIX", "ResultRecord", "SequenceRange", "encode_message"]
+__all__ = ["RESULT_PREFIX", "ResultRecord", "SequenceRange", "to_json_bytes"]
 
 SequenceRange = tuple[int, int]
 """First and last, both included."""
@@ -20,10 +20,10 @@ RESULT_PREFIX = b'{"type":"result",'
 """How every result begins on the wire: subscribe to it to get results and no heartbeats."""
 
 
-def encode_message(message: Mapping[str, Any]) -> bytes:
-    """Strict, compact UTF-8 JSON. Raises ValueError for NaN and infinity."""
+def to_json_bytes(message: Mapping[str, Any]) -> bytes:
+    """Strict, compact UTF-8 JSON. Raises what json.dumps raises, ValueError for NaN and infinity."""
     text = json.dumps(message, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
 
 
 _OWN_FIELDS = (
@@ -105,7 +105,7 @@ class ResultRecord:
 
     def to_json(self, kind: str = "result") -> bytes:
         """to_dict() as strict, compact UTF-8 JSON; a result begins with RESULT_PREFIX."""
-        return encode_message(self.to_dict(kind))
+        return to_json_bytes(self.to_dict(kind))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ResultRecord:

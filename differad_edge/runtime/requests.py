@@ -177,7 +177,7 @@ class Review(_Request):
     op: Literal["review"]
     sequence: Annotated[int, Field(ge=1, lt=1 << 63)]
     mark: Literal["confirmed", "overruled", "cleared"]
-    note: Annotated[str, Field(max_length=4000)] | None = None
+    note: Annotated[str, Field(max_length=2000)] | None = None
     by: _Name | None = None
 
 

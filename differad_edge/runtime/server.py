@@ -31,7 +31,7 @@ from differad_edge.runtime.serving import BuildInspector, PartInspector, Serving
 from differad_edge.runtime.settings import LineSettings
 from differad_edge.runtime.smoke import smoke_test
 from differad_edge.runtime.station import Station
-from differad_edge.runtime.watchdog import Periodic, Supervisor, tell_systemd
+from differad_edge.runtime.watchdog import Occasional, Periodic, Supervisor, tell_systemd
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,6 +83,9 @@ class LineServer:
             else partial(create_camera, station.camera.source, read_timeout_ms=station.camera.read_timeout_ms)
             for station in settings.stations
         ]
+        for opener in cameras:
+            if opener is not None:
+                opener()  # nothing is opened yet: a source that cannot be understood shows before anything else begins
         serving = Serving(build_inspector or _builder(settings.inspector), store, products, prove or self._smoke)
         self._metrics = Metrics()
         try:
@@ -143,6 +146,7 @@ class LineServer:
         )
         self._control = control
         self._undo += [control.close, serving.close, partial(self.loader.close, _GRACE_S)]
+        self._metrics.watch_requests(lambda: control.counters)
         self.publish_address, self.control_address = publisher.endpoint, control.endpoint
         duties = [
             Periodic(settings.wire.heartbeat_ms / 1000, self._beat),
@@ -152,7 +156,7 @@ class LineServer:
         ]
         if journal is not None and settings.journal.keep_days is not None:
             prune = partial(_prune, journal, settings.journal.keep_days)
-            duties.append(Periodic(_PRUNE_PERIOD_S, lambda: Thread(target=prune, name="prune", daemon=True).start()))
+            duties.append(Periodic(_PRUNE_PERIOD_S, Occasional("prune", prune).start))
         self._supervisor = Supervisor(*duties)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ class LineServer:
         return True
 
     def stop(self) -> None:
-        """Ask the server to end; `wait` returns then. Safe in a signal handler."""
+        """Ask the server to end; `wait` returns then. Not for a signal handler, which may interrupt `wait` itself."""
         self._stopped.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -227,14 +231,15 @@ class LineServer:
 
     def _beat(self) -> None:
         self._outlet.heartbeat(self.line.pulse())
-        tell_systemd("WATCHDOG=1")
+        if self.line.alive:  # else systemd starts the whole server again
+            tell_systemd("WATCHDOG=1")
 
     def _replace_stuck_cameras(self) -> None:
         for station in self.stations:
-            if station.settings.camera is not None:
+            if station.feed is not None:
                 # Cameras keep their own time limits; this is for a driver that ignores them.
-                limit_s = station.settings.camera.read_timeout_ms / 1000 + _DRIVER_GRACE_S
-                station.replace_stuck_camera(limit_s)
+                limit_s = station.feed.settings.read_timeout_ms / 1000 + _DRIVER_GRACE_S
+                station.feed.replace_if_stuck(limit_s)
 
     def _smoke(self, inspector: PartInspector, product: Any) -> None:
         smoke_test(inspector, product, self.settings.smoke)

@@ -161,16 +161,14 @@ class Serving:
             _log.info("engine %s serves %s", inspector.engine.name, ", ".join(wanted))
             return self._current
 
-    def outdated(self) -> dict[str, tuple[int, int]]:
-        """Products that have another version in the store than in use: id -> (in use, in the store).
+    def stored(self) -> dict[str, int]:
+        """Product -> its version in the store. Raises ReferenceStoreError."""
+        return {product: self._store.version(product) for product in self._products}
 
-        Raises ReferenceStoreError.
-        """
+    def in_use(self) -> dict[str, int]:
+        """Product -> the version that is inspected with; empty when nothing has been proven yet."""
         current = self._current
-        if current is None:
-            return {}
-        stored = {product: self._store.version(product) for product in current.products}
-        return {p: (used.version, stored[p]) for p, used in current.products.items() if stored[p] != used.version}
+        return {} if current is None else {product: used.version for product, used in current.products.items()}
 
     def close(self) -> None:
         """Let go of the generation in use."""

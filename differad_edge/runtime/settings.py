@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 
 from differad_edge.config import ConfigModel, InspectorConfig
 
@@ -27,6 +27,7 @@ __all__ = [
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENDPOINT = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5}|\*)|ipc://(?P<path>.+)")
+_SHORTEST_TOKEN = 16
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 
@@ -46,7 +47,7 @@ def _checked_endpoint(value: str) -> str:
 class CameraSettings(ConfigModel):
     """Where frames come from."""
 
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=1, repr=False)]
     """0 | /dev/v4l/by-id/... | rtsp://... | video.mp4 | folder/ | sim:gasket?defect_rate=0.2 | scheme of a plugin."""
     serial: str | None = None
     """Refuse any other device: the names of devices change from boot to boot."""
@@ -108,7 +109,8 @@ class StationSettings(ConfigModel):
     trigger: TriggerSettings = TriggerSettings()
     mailbox: MailboxSettings = MailboxSettings()
     deadline_ms: PositiveFloat | None = None
-    """From the trigger or, in free run, from the capture on; past it the result is UNDECIDED "deadline", on time."""
+    """From the trigger or, in free run, from the capture on, until the result is handed to the journal; past it the
+    result is UNDECIDED "deadline", on time."""
 
     @field_validator("name")
     @classmethod
@@ -175,8 +177,15 @@ class WebSettings(ConfigModel):
 
     address: str | None = None
     """"host:port"; None: no dashboard."""
-    token: Annotated[str, Field(min_length=16)] | None = None
+    token: SecretStr | None = None
     """What a browser must bring; needed for any address beyond loopback."""
+
+    @field_validator("token")
+    @classmethod
+    def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_TOKEN:
+            raise ValueError(f"at least {_SHORTEST_TOKEN} characters")
+        return value
 
     @field_validator("address")
     @classmethod
@@ -215,6 +224,13 @@ class LineSettings(ConfigModel):
     watchdog: WatchdogSettings = WatchdogSettings()
     smoke: dict[str, tuple[SmokePair, ...]] = Field(default_factory=dict)
     """Product -> parts whose verdict is known, beside the two that every product has: itself, and itself damaged."""
+
+    @field_validator("inspector")
+    @classmethod
+    def _deadlines_are_the_stations(cls, value: InspectorConfig) -> InspectorConfig:
+        if value.deadline_ms is not None:
+            raise ValueError("no deadline_ms here: each station has its own deadline_ms")
+        return value
 
     @field_validator("stations")
     @classmethod

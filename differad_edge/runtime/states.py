@@ -16,7 +16,7 @@ from enum import Enum
 
 from differad_edge.errors import RefusedError
 
-__all__ = ["EXECUTING", "OPERATIONAL", "State", "StateMachine"]
+__all__ = ["EXECUTING", "State", "StateMachine"]
 
 
 class State(str, Enum):
@@ -35,7 +35,6 @@ class State(str, Enum):
 
 
 EXECUTING = frozenset({State.SINGLE_EXECUTION, State.CONTINUOUS_EXECUTION})
-OPERATIONAL = EXECUTING | {State.INITIALIZED, State.READY}
 _ALWAYS = frozenset({State.PREOPERATIONAL, State.HALTED, State.ERROR})
 
 LEGAL: dict[State, frozenset[State]] = {

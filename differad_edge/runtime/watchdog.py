@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from differad_edge.deadline import Clock
 
-__all__ = ["Periodic", "RestartBudget", "Supervisor", "tell_systemd"]
+__all__ = ["Occasional", "Periodic", "RestartBudget", "Supervisor", "tell_systemd"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +66,23 @@ class Periodic:
             _log.exception("supervision")
 
 
+class Occasional:
+    """Long work in a thread of its own, once at a time."""
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._name = name
+        self._work = work
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, unless it is at it still."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+
+
 class Supervisor:
-    """One thread for everything periodic; nothing here may block for long."""
+    """One thread for everything periodic; a duty that takes long belongs into an `Occasional`."""
 
     def __init__(self, *duties: Periodic) -> None:
         self._duties = duties

@@ -3,7 +3,7 @@
 Result stream (PUB): every message is one frame of UTF-8 JSON with ``type`` and ``schema_version``.
     result     `ResultRecord.to_json`; begins with RESULT_PREFIX, so that a subscriber may ask for results alone
     late       the same of a comparison that ended after its deadline; its trigger has had its result long ago
-    heartbeat  session, utc, sequence (of the last result), state, stations, alarms, uptime_s, period_ms
+    heartbeat  session, utc, sequence (of the last result), state, stations, alarms, uptime_s, heartbeat_ms
     event      session, utc, kind, station, code, detail
 Results leave in the order of their sequence, and a heartbeat's sequence names only results that have left before it.
 
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from differad_edge.errors import MessageError, RefusedError
 from differad_edge.results import SCHEMA_VERSION
-from differad_edge.runtime.record import ResultRecord
+from differad_edge.runtime.record import ResultRecord, to_json_bytes
 
 __all__ = [
     "ENCODINGS",
@@ -53,10 +53,9 @@ _SHOWN_CHARACTERS = 80
 def encode_message(message: Mapping[str, Any]) -> bytes:
     """Strict, compact UTF-8 JSON. Raises MessageError for NaN, infinity, and what is no JSON type."""
     try:
-        text = json.dumps(message, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return to_json_bytes(message)
     except (TypeError, ValueError, RecursionError) as error:
         raise MessageError(f"message: cannot be written as JSON: {error}") from error
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape
 
 
 def decode_message(data: bytes, what: str = "message") -> dict[str, Any]:

@@ -29,7 +29,7 @@ def create_app(service: LineService, settings: WebSettings) -> FastAPI:
     ``settings.token``: None lets in whoever reaches the address, which WebSettings allows on loopback only.
     """
     hub, snapshots = Hub(), Snapshots()
-    doorkeeper = None if settings.token is None else Doorkeeper(settings.token)
+    doorkeeper = None if settings.token is None else Doorkeeper(settings.token.get_secret_value())
 
     @asynccontextmanager
     async def connected(_: FastAPI) -> AsyncIterator[None]:

@@ -65,7 +65,7 @@ class ReviewBody(ConfigModel):
 
     sequence: Annotated[int, Field(ge=1)]
     mark: Literal["confirmed", "overruled", "cleared"]
-    note: Annotated[str, Field(max_length=4000)] | None = None
+    note: Annotated[str, Field(max_length=2000)] | None = None
     by: Annotated[str, Field(max_length=128)] | None = None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
+from differad_edge.errors import DifferadError
 from differad_edge.runtime.service import LineService
 from differad_edge.web.assets import not_modified
 from differad_edge.web.hub import EventStream, Hub
@@ -32,8 +33,12 @@ def watching_routes(service: LineService, hub: Hub, snapshots: Snapshots) -> API
     thumbnails = Cache(_THUMBNAILS)
 
     @routes.get("/healthz")
-    async def healthz() -> Response:
-        return answer({"alive": True})
+    def healthz() -> Response:
+        try:
+            alive = service.status().get("alive", True)
+        except DifferadError:  # it answers, and that is what is asked
+            alive = True
+        return answer({"alive": alive}, 200 if alive else 503)
 
     @routes.get("/readyz")
     def readyz() -> Response:

@@ -24,7 +24,7 @@ from differad_edge.inspector import EdgeInspector
 from differad_edge.results import Verdict
 from differad_edge.runtime.journal_reader import JournalReader
 from differad_edge.runtime.server import LineServer
-from differad_edge.runtime.settings import LineSettings
+from differad_edge.runtime.settings import LineSettings, SmokePair
 
 SIZE = 256
 GASKET, BOARD = SimulatedProduct("gasket", SIZE), SimulatedProduct("board", SIZE)
@@ -119,6 +119,26 @@ def test_a_client_triggers_inspects_reviews_and_calibrates(store: Path) -> None:
         assert (before["version"], before["threshold"]) == (1, None)
         assert after["version"] == 2
         assert after["threshold"] is not None
+
+
+def test_a_registration_that_does_not_pass_leaves_store_and_line_as_they_were(store: Path) -> None:
+    server = LineServer(settings(store, **ON_REQUEST))
+    with server, client_of(server) as client:
+        assert server.wait_ready(60)
+        known_good = store.parent / "known-good.png"
+        cv2.imwrite(str(known_good), GASKET.good(1))
+        server.settings.smoke["gasket"] = (SmokePair(image=known_good, verdict="OK"),)
+        wrong = BOARD.golden()
+        with pytest.raises(RefusedError, match=r"known-good\.png") as caught:
+            client.register("gasket", [wrong])
+        assert caught.value.code == "smoke-test"
+        with pytest.raises(RefusedError):
+            client.register("new", [wrong[:, :8]])
+        assert client.inspect(GASKET.good(2)).is_ok
+        until(lambda: client.status()["alarms"] == [], 20)  # the old version was taken up again
+    with EdgeInspector(store, threads=1) as inspector:
+        assert (inspector.store.load("gasket").references[0].image == GASKET.golden()).all()
+        assert inspector.store.product_ids() == ("board", "gasket")
 
 
 def test_a_product_registered_through_the_server_is_tested_and_served(store: Path) -> None:

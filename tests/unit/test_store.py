@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from differad_edge.errors import (
+    CorruptReferenceError,
     DuplicateReferenceError,
     ImageFormatError,
     ImageQualityError,
@@ -368,3 +369,21 @@ def test_a_writer_does_not_wait_for_ever(store: ReferenceStore) -> None:
         impatient.register("p", [picture(2)])
     assert impatient.load("p").version == 1
     assert impatient.register("p", [picture(2)]).version == 2
+
+
+def test_an_earlier_version_can_be_made_current_again(store: ReferenceStore) -> None:
+    first, second = picture_of(1), picture_of(2)
+    store.register("p", [first])
+    store.register("p", [second])
+    restored = store.restore("p", 1)
+    assert restored.version == 3
+    assert (restored.references[0].image == first).all()
+    assert store.load("p").version == 3
+    with pytest.raises(CorruptReferenceError):
+        store.restore("p", 9)
+    with pytest.raises(UnknownProductError):
+        store.restore("q", 1)
+
+
+def picture_of(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)

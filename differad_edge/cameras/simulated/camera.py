@@ -119,7 +119,7 @@ class SimulatedCamera:
             raise CameraLostError(f"camera {self._source!r}: was closed")
         self._next = index + 1
         if self._script.at("torn", index):
-            raise TornFrameError(f"camera {self._source!r}: frame {index} is incomplete")
+            raise TornFrameError(f"camera {self._source!r}: frame {index} is incomplete", index)
         frame = self._frame(index, captured_ns)
         self._again = frame if self._script.at("duplicate", index) else None
         return frame

@@ -213,7 +213,7 @@ def test_the_filters_that_matter_use_an_index(filled: Journal) -> None:
     from differad_edge.runtime.journal_query import where_clause
 
     for fields, index in (
-        ({"trigger_id": "t"}, "sqlite_autoindex_results_1"),
+        ({"trigger_id": "t"}, "results_by_trigger"),
         ({"part_id": "p"}, "results_by_part"),
         ({"verdict": ["NG"]}, "results_not_ok"),
     ):

@@ -169,3 +169,23 @@ def test_months_of_drops_need_no_memory() -> None:
     assert len(ranges) <= 64
     assert (ranges[0][0], ranges[-1][1]) == (0, 19_998)
     assert ledger.totals == {"not-ready": 10_000}
+
+
+def test_what_comes_late_before_the_result_is_out_is_told_after_it() -> None:
+    outlet, published = make(MemoryLedger())
+    part = job("1")
+    outlet.late(part, answer("p"), "")
+    assert published == []
+    outlet.finish(part, answer("p", Verdict.UNDECIDED, "deadline"), "")
+    assert [json.loads(m)["type"] for m in published] == ["result", "late"]
+    assert json.loads(published[1])["sequence"] == 1
+
+
+def test_a_verdict_that_waited_past_its_deadline_for_its_turn_is_undecided_and_late() -> None:
+    ledger = MemoryLedger()
+    outlet, published = make(ledger)
+    record = outlet.finish(job("1", deadline_ns=1), answer("p", Verdict.NG), "")
+    assert (record.verdict, record.result.reason, record.result.findings) == (Verdict.UNDECIDED, "deadline", ())
+    [late] = messages(published, "late")
+    assert (late["verdict"], late["sequence"]) == ("NG", 1)
+    assert [r.verdict for r in ledger.records] == [Verdict.UNDECIDED]

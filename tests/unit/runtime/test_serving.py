@@ -85,12 +85,12 @@ def test_a_load_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
 def test_a_version_in_the_store_that_is_not_in_use_is_noticed(tmp_path: Path) -> None:
     store = store_with(tmp_path, "p")
     serving = Serving(lambda engine: ScriptedInspector(), store, ["p"], proves_nothing)
-    assert serving.outdated() == {}
+    assert (serving.in_use(), serving.stored()) == ({}, {"p": 1})
     serving.load()
     store.register("p", [picture(8)])
-    assert serving.outdated() == {"p": (1, 2)}
+    assert (serving.in_use(), serving.stored()) == ({"p": 1}, {"p": 2})
     serving.load()
-    assert serving.outdated() == {}
+    assert serving.in_use() == serving.stored()
 
 
 def test_an_inspector_that_serves_keeps_its_version_until_it_is_replaced(tmp_path: Path, lite: LiteEngine) -> None:
@@ -203,12 +203,43 @@ class TestLoader:
             for restart in (2, 3):
                 bench.inspector.busy_ms = 500
                 loader.replace_hanging_engine()
-                loader.replace_hanging_engine()  # once for each engine
+                bench.inspector.busy_ms = 0
                 until(lambda restart=restart: bench.serving.current.number == restart)  # type: ignore[misc,union-attr]
+                until(lambda: not loader.loading)
+                assert bench.station.readiness.accepting
+            bench.inspector.busy_ms = 500
             loader.replace_hanging_engine()
             assert bench.station.readiness.machine.state is State.ERROR
             assert "budget" in bench.station.readiness.machine.why
             assert len(bench.built) == 3
+            bench.inspector.busy_ms = 0
+            loader.reset()
+            until(lambda: bench.station.readiness.accepting)
+
+    def test_a_replacement_that_fails_is_tried_again_and_nothing_waits_for_the_engine_that_hangs(
+        self, tmp_path: Path
+    ) -> None:
+        bench = Bench(tmp_path, load=False)
+        fail = [False]
+
+        def prove(inspector: object, product: object) -> None:
+            if fail[0]:
+                raise SmokeTestError("garbage")
+
+        bench.serving = Serving(bench._build, bench.store, ["p"], prove)
+        loader = self.make(bench, stuck_after_ms=100, restarts=2)
+        with running(bench):
+            loader.load()
+            until(lambda: bench.station.readiness.accepting)
+            fail[0], bench.inspector.busy_ms = True, 500
+            loader.replace_hanging_engine()
+            assert bench.station.readiness.machine.state is State.ERROR
+            until(lambda: not loader.loading)
+            assert bench.station.readiness.machine.state is State.ERROR
+            fail[0] = False
+            loader.replace_hanging_engine()
+            until(lambda: bench.station.readiness.accepting)
+            assert bench.outlet.alarms.active() == []
 
     def test_a_product_registered_elsewhere_is_taken_up_once(self, tmp_path: Path) -> None:
         bench = Bench(tmp_path)
@@ -236,7 +267,7 @@ class TestLoader:
         bench.store.register("p", [picture(8)])
         for _ in range(5):
             loader.follow_store()
-            until(lambda: loader._background is None or not loader._background.is_alive())
+            until(lambda: not loader.loading)
         assert tries == [1, 2]
         bench.store.register("p", [picture(9)])
         loader.follow_store()

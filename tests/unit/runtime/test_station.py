@@ -353,7 +353,6 @@ def test_a_frozen_picture_is_never_inspected_twice_and_the_camera_opened_again(t
         bench.camera.push(same)
         bench.camera.push(same)
         until(lambda: bench.camera.openings == 2)
-        ready(bench)
         bench.camera.push()
         records = bench.wait_for(2)
     assert [r.frame_sequence for r in records] == [1, 4]
@@ -536,3 +535,122 @@ def test_one_result_for_each_trigger_whatever_happens(tmp_path: Path) -> None:
     assert sorted(answered) == sorted(accepted)
     assert sorted(r.trigger_id for r in bench.records) == sorted(accepted)
     assert [r.sequence for r in bench.records] == list(range(1, len(accepted) + 1))
+
+
+def test_a_camera_that_stays_frozen_is_not_believed_after_it_was_opened_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, mailbox={"policy": "queue"})
+    same = picture(3)
+    with running(bench):
+        ready(bench)
+        for _ in range(12):
+            bench.camera.push(same)
+        until(lambda: bench.station.drops.totals.get("frozen") == 11)
+        assert not bench.station.readiness.accepting  # it was opened, and shows the old picture
+        assert [alarm["code"] for alarm in bench.outlet.alarms.active()] == ["camera-lost"]
+        bench.camera.push(picture(4))
+        records = bench.wait_for(2)
+    assert [r.frame_sequence for r in records] == [1, 13]
+    assert bench.events("alarm") == ["camera-lost"]
+
+
+def test_a_driver_that_was_left_behind_delivers_no_more(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, camera={"source": "manual:", "read_timeout_ms": 60_000}, **ON_REQUEST)
+    hanging, new = bench.camera, ManualCamera()
+    with running(bench):
+        ready(bench)
+        time.sleep(0.02)  # it reads now
+        feed = bench.station.feed
+        assert feed is not None
+        bench.camera = new
+        assert feed.replace_if_stuck(0.01)
+        ready(bench)
+        hanging.push()  # the old driver comes back with what it had
+        bench.station.accept("request")
+        time.sleep(0.05)
+        assert bench.ledger.records == []
+        new.push(sequence=77)
+        [record] = bench.wait_for(1)
+        assert record.frame_sequence == 77
+        assert not feed.replace_if_stuck(30)
+
+
+def test_a_camera_whose_close_fails_is_opened_again_all_the_same(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.camera.close = lambda: 1 // 0  # type: ignore[assignment,return-value]
+    with running(bench):
+        ready(bench)
+        bench.camera.push(CameraLostError("unplugged"))
+        until(lambda: bench.camera.openings == 2)
+        ready(bench)
+        bench.camera.push()
+        bench.wait_for(1)
+
+
+def test_stamps_in_the_future_cost_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, mailbox={"policy": "queue"})
+    with running(bench):
+        ready(bench)
+        for _ in range(3):
+            bench.camera.push(ahead_ns=50_000_000)
+            time.sleep(0.002)
+        records = bench.wait_for(3)
+        assert all(r.is_ok for r in records)
+        assert bench.station.alive
+
+
+def test_a_fault_of_the_line_itself_ends_no_thread_and_costs_no_trigger_its_result(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, **ON_REQUEST)
+    with running(bench):
+        ready(bench)
+        finish, calls = bench.outlet.finish, []
+
+        def fails_once(*args: object) -> ResultRecord:
+            calls.append(1)
+            if len(calls) == 1:
+                raise RuntimeError("a bug")
+            return finish(*args)  # type: ignore[arg-type]
+
+        bench.outlet.finish = fails_once  # type: ignore[method-assign,assignment]
+        bench.station.accept("image", image=picture(1), trigger_id="a")
+        bench.station.accept("image", image=picture(1), trigger_id="b")
+        records = {r.trigger_id: r for r in bench.wait_for(2)}
+        assert bench.station.alive
+    assert (records["a"].verdict, records["a"].result.reason) == (Verdict.ERROR, "engine-failure")
+    assert records["b"].is_ok
+
+
+def test_a_torn_frame_is_counted_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, mailbox={"policy": "queue"})
+    with running(bench):
+        ready(bench)
+        bench.camera.push(sequence=1)
+        bench.wait_for(1)
+        bench.camera.push(TornFrameError("torn", 2))
+        bench.camera.push(sequence=3)
+        records = bench.wait_for(3)
+    assert [r.frame_sequence for r in records] == [1, 2, 3]
+    assert bench.station.drops.totals == {}
+
+
+def test_a_torn_frame_that_finds_no_room_is_dropped_as_torn(tmp_path: Path) -> None:
+    gate = Gate()
+    bench = Bench(tmp_path, inspector=ScriptedInspector(gate), mailbox={"policy": "refuse"})
+    with running(bench):
+        ready(bench)
+        bench.camera.push(sequence=1)
+        assert gate.entered.wait(5)
+        bench.camera.push(TornFrameError("torn", 2))
+        until(lambda: bench.station.drops.totals == {"torn": 1})
+        gate.open.set()
+        bench.wait_for(1)
+
+
+def test_a_station_inspects_its_own_products_only(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, products=("p", "q"), own=("p",), **ON_REQUEST)
+    with running(bench):
+        ready(bench)
+        with pytest.raises(RefusedError, match=r"allowed: p$"):
+            bench.station.accept("image", image=picture(1), product="q")
+        bench.station.allow("q")
+        bench.station.accept("image", image=picture(1), product="q")
+        assert bench.wait_for(1)[0].product == "q"

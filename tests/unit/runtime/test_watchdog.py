@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
+from line_fakes import until
 
-from differad_edge.runtime.watchdog import Periodic, RestartBudget, tell_systemd
+from differad_edge.runtime.watchdog import Occasional, Periodic, RestartBudget, tell_systemd
 
 
 class FakeClock:
@@ -43,6 +45,22 @@ def test_duties_keep_their_period_and_do_not_catch_up() -> None:
         clock.now_s = float(now_s)
         duty.tick()
     assert done == [100, 110, 190, 200]
+
+
+def test_long_work_is_done_once_at_a_time() -> None:
+    began, go_on = threading.Semaphore(0), threading.Event()
+
+    def work() -> None:
+        began.release()
+        assert go_on.wait(5)
+
+    prune = Occasional("prune", work)
+    prune.start()
+    assert began.acquire(timeout=5)
+    prune.start()
+    assert not began.acquire(timeout=0.05)
+    go_on.set()
+    until(lambda: (prune.start(), began.acquire(blocking=False))[1])
 
 
 def test_a_duty_that_fails_is_done_again(caplog: pytest.LogCaptureFixture) -> None:
