@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
@@ -137,17 +137,28 @@ def _shown(value: object, field: str) -> str:
     """The value as a message may show it: no secret, and no section that may hold one."""
     if field.rpartition(".")[2] in _SECRETS:
         return "a value that is not shown"
-    return "these settings" if isinstance(value, (Mapping, BaseModel)) else repr(value)
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return "these settings" if any(isinstance(one, (Mapping, BaseModel)) for one in several) else repr(value)
 
 
 def _siblings(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """The settings that are allowed where an unknown one was found."""
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if isinstance(part, int):
+            continue  # which one of several
+        field = model.model_fields.get(part)
+        inner = None if field is None else _model_in(field.annotation)
+        if inner is None:
             break
-        model = field.annotation
+        model = inner
     return sorted(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in ``Model``, ``Model | None`` or ``tuple[Model, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
 
 
 class _StrictLoader(yaml.SafeLoader):

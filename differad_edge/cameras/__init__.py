@@ -5,6 +5,7 @@
     video.mp4 (avi mkv mov m4v webm)    a video file    ?loop=1 &rate_hz=5
     folder/  shots/*.png  part.png    images in natural order    ?loop=1 &rate_hz=5
     folder/?watch=1    images as they are written into the folder    &settle_ms=200 &rate_hz=5
+        (those that lie there at the start come first; write slow files elsewhere and rename them into place)
     sim:gasket    generated parts    ?defect_rate=0.2 &rate_hz=5 &size=640 &seed=1 &count=100 &pool=16
                                      &serial=A1 &script=unplug@10:2s,… (see cameras/simulated/script.py)
 

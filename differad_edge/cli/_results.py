@@ -35,7 +35,9 @@ def as_table(rows: Iterable[StoredResult]) -> Iterator[str]:
     yield "  ".join(f"{name:<{width}}" for name, width in _WIDTHS) + "  review     part, reason or description"
     for stored in rows:
         record, result = stored.record, stored.record.result
-        said = result.reason or (result.findings[0].description or "" if result.findings else "")
+        said = ": ".join(filter(None, (result.reason, result.detail))) or (
+            result.findings[0].description or "" if result.findings else ""
+        )
         if len(result.findings) > 1:
             said += f" (and {len(result.findings) - 1} more)"
         cells = (
@@ -73,8 +75,9 @@ def as_csv(rows: Iterable[StoredResult]) -> Iterator[str]:
     yield ",".join(CSV_COLUMNS)
     for stored in rows:
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow([_cell(value) for value in _csv_row(stored)])
-        yield buffer.getvalue()
+        # The writer quotes what holds a character of its line end; the last one is added where it is written.
+        csv.writer(buffer, lineterminator="\r\n").writerow([_cell(value) for value in _csv_row(stored)])
+        yield buffer.getvalue().removesuffix("\r\n")
 
 
 def write_lines(lines: Iterable[str], out: Path | None, *, flush: bool = False) -> None:

@@ -162,9 +162,12 @@ def line_settings(config: Path | None, given: Mapping[str, Any]) -> LineSettings
     data = {} if config is None else load_mapping(config)
     where = "serve" if config is None else str(config)
     if config is None and not {"station.camera.source", "station.product"} <= set(given):
-        raise ConfigError(
-            "serve: got no --config, allowed: --camera SRC and --product P, or --config FILE, or all three"
+        missing = (
+            " and ".join(option for option in ("camera.source", "product") if f"station.{option}" not in given)
+            .replace("camera.source", "--camera SRC")
+            .replace("product", "--product P")
         )
+        raise ConfigError(f"serve: got no {missing}, allowed: --camera SRC and --product P, or --config FILE")
     stations = data.setdefault("stations", [{}])
     for name, value in given.items():
         section, *path = name.split(".")
@@ -236,13 +239,27 @@ def run(settings: LineSettings, *, exit_at_end: bool = False) -> None:
                 was_ready = True
                 _log.info("ready: %s", ", ".join(f"{s.name} inspects {s.product}" for s in server.stations))
                 tell_systemd("READY=1")
-            if exit_at_end and server.ended:
-                break
+            if exit_at_end:
+                _raise_if_never_opened(server)
+                if server.ended:
+                    break
     finally:
         close_web()
         server.close()
 
 
+def _raise_if_never_opened(server: LineServer) -> None:
+    """A file that is not there has no end to wait for."""
+    from differad_edge.errors import CameraNotFoundError
+
+    for station in server.stations:
+        fault = station.readiness.camera_fault
+        if station.feed is not None and station.feed.info is None and fault is not None:
+            raise CameraNotFoundError(f"station {station.name!r}: {fault}")
+
+
 def _announce(server: LineServer, dashboard: str | None) -> None:
     web = "" if dashboard is None else f", dashboard http://{dashboard}"
     _log.info("results %s, requests %s%s", server.publish_address, server.control_address, web)
+    if server.settings.journal.path is None:
+        _log.warning("no journal: results are published and not kept (--journal FILE)")

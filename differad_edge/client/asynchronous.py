@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from differad_edge.client import calls
 from differad_edge.client.calls import Call, Pictures
-from differad_edge.client.core import ClientCore, OnGap, OnMessage, slice_ms
+from differad_edge.client.core import MAX_MESSAGE_BYTES, ClientCore, OnGap, OnMessage, slice_ms
 from differad_edge.client.pictures import Picture
 from differad_edge.client.stream import Arrival, Gap, Pause, recovery
 from differad_edge.errors import NoAnswerError, WireError
@@ -47,6 +47,7 @@ class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket"]):
         wait_for_server: bool = False,
         after: int | None = None,
         silence_ms: float | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(
             control,
@@ -60,6 +61,7 @@ class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket"]):
             wait_for_server=wait_for_server,
             after=after,
             silence_ms=silence_ms,
+            max_message_bytes=max_message_bytes,
         )
         self._reading = asyncio.Lock()
         self._arrival: Arrival | None = None
@@ -308,7 +310,7 @@ class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket"]):
         limit_ms = self._limit_ms(call, timeout_ms)
         give_up_s = time.monotonic() + limit_ms / 1000.0
         request_id = self._new_request_id()
-        frames = call.frames(request_id)
+        frames = call.frames(request_id, self.max_message_bytes)
         socket = self._borrow()
         answered = False
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from differad_edge.client import calls
 from differad_edge.client.calls import Call, Pictures
-from differad_edge.client.core import ClientCore, OnGap, OnMessage, slice_ms
+from differad_edge.client.core import MAX_MESSAGE_BYTES, ClientCore, OnGap, OnMessage, slice_ms
 from differad_edge.client.pictures import Picture
 from differad_edge.client.stream import Gap, Pause, recovery
 from differad_edge.errors import NoAnswerError, WireError
@@ -41,6 +41,7 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
     from the thread that reads, under its lock); ``wait_for_server``: iteration goes on when the server is silent, where
     it would raise NoAnswerError; ``after``: begin behind this sequence number, None: with what comes;
     ``silence_ms``: how long a living server may be silent, None: three of the heartbeats that it announces.
+    ``max_message_bytes``: larger requests are not sent, because the server would break the connection.
 
     Methods raise NoAnswerError (no answer in time), RefusedError (``code`` says why), ImageError (the image cannot be
     sent), MessageError (what came is no answer), ConfigError (arguments of the constructor).
@@ -59,6 +60,7 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
         wait_for_server: bool = False,
         after: int | None = None,
         silence_ms: float | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         super().__init__(
             control,
@@ -72,6 +74,7 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
             wait_for_server=wait_for_server,
             after=after,
             silence_ms=silence_ms,
+            max_message_bytes=max_message_bytes,
         )
         self._reading = threading.Lock()
 
@@ -313,7 +316,7 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
         limit_ms = self._limit_ms(call, timeout_ms)
         give_up_s = time.monotonic() + limit_ms / 1000.0
         request_id = self._new_request_id()
-        frames = call.frames(request_id)
+        frames = call.frames(request_id, self.max_message_bytes)
         socket = self._borrow()
         answered = False
 

@@ -36,13 +36,19 @@ class Call(Generic[Answer]):
     buffers: tuple[Buffer, ...] = ()
     slow: bool = False
 
-    def frames(self, request_id: str) -> list[Buffer]:
-        """Header and buffers. Raises MessageError when the header is too long or no JSON."""
+    def frames(self, request_id: str, max_bytes: int) -> list[Buffer]:
+        """Header and buffers. Raises MessageError when the header is too long or no JSON, or all together too large."""
         given = {name: value for name, value in self.fields.items() if value is not None}
         head = {"schema_version": SCHEMA_VERSION, "request_id": request_id, "op": self.op, **given}
         header = encode_message(head)
         if len(header) > MAX_HEADER_BYTES:
             raise MessageError(f"{self.op}: got a header of {len(header)} bytes, allowed: at most {MAX_HEADER_BYTES}")
+        size = len(header) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        if size > max_bytes:
+            raise MessageError(
+                f"{self.op}: got {size} bytes, allowed: at most {max_bytes}, the server's max_message_bytes; a larger "
+                "one has to be set at the server and at the client"
+            )
         return [header, *self.buffers]
 
     def answer(self, frames: Sequence[bytes], request_id: str) -> tuple[Answer] | None:

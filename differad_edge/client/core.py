@@ -19,7 +19,7 @@ from differad_edge.runtime.keys import ClientKeys
 from differad_edge.runtime.record import ResultRecord
 from differad_edge.runtime.zeromq import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, zmq
 
-__all__ = ["ClientCore", "OnGap", "OnMessage", "slice_ms"]
+__all__ = ["MAX_MESSAGE_BYTES", "ClientCore", "OnGap", "OnMessage", "slice_ms"]
 
 SLOW_TIMEOUT_MS = 120_000.0
 SLICE_MS = 100
@@ -29,6 +29,8 @@ _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 2_000
 _WAITING_RESULTS = 2_000
 _MAX_ANSWER_BYTES = 256 << 20
+MAX_MESSAGE_BYTES = 64 << 20
+"""As a server takes them unless its settings say otherwise."""
 
 _ADDRESS = re.compile(r"tcp://[^\s/]+:(?P<port>\d{1,5})|ipc://.+")
 
@@ -64,6 +66,7 @@ class ClientCore(Generic[Socket]):
         wait_for_server: bool,
         after: int | None,
         silence_ms: float | None,
+        max_message_bytes: int,
     ) -> None:
         for name, value in (("timeout_ms", timeout_ms), ("silence_ms", silence_ms)):
             if value is not None and not 0 < value < float("inf"):
@@ -71,6 +74,7 @@ class ClientCore(Generic[Socket]):
         self.control = control
         self.results_address = results
         self.timeout_ms = timeout_ms
+        self.max_message_bytes = max_message_bytes
         self.recover = recover
         self.wait_for_server = wait_for_server
         self._keys_file = keys
@@ -118,6 +122,8 @@ class ClientCore(Generic[Socket]):
 
     def _limit_ms(self, call: Call[Any], timeout_ms: float | None) -> float:
         if timeout_ms is not None:
+            if not 0 < timeout_ms < float("inf"):
+                raise ConfigError(f"timeout_ms: got {timeout_ms!r}, allowed: a finite number above 0")
             return timeout_ms
         return max(self.timeout_ms, SLOW_TIMEOUT_MS) if call.slow else self.timeout_ms
 

@@ -93,6 +93,7 @@ class Freshness:
             if frame.sequence <= sequence:
                 return Judgement(frame, mark, drop="duplicate")
             if frame.captured_ns < stamp_ns:
+                self._last = (frame.sequence, stamp_ns)  # it is not missing
                 return Judgement(frame, mark, drop="stale")
             if frame.sequence > sequence + 1:
                 missed = (sequence + 1, frame.sequence - 1)

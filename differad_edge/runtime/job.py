@@ -96,5 +96,5 @@ class Job:
             return overdue
         if not self.ready and self.frame_due_ns is not None and now_ns >= self.frame_due_ns:
             waited_ms = (self.frame_due_ns - self.since_ns) / 1e6
-            return Fault(Reason.NO_FRAME, f"the camera gave no frame within {waited_ms:g} ms of the trigger")
+            return Fault(Reason.NO_FRAME, f"the camera gave no frame for this trigger within {waited_ms:g} ms")
         return None

@@ -163,12 +163,17 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         with path.open("rb") as file:
             data = json.loads(file.read(_MAX_FILE_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"keys: {str(path)!r} cannot be read: {type(error).__name__}") from error
+        raise ConfigError(f"keys: {str(path)!r} cannot be read: {_why(error)}") from error
     values = {name: str(data.get(name)) for name in names} if isinstance(data, dict) else {}
     if not values or not all(map(_KEY.fullmatch, values.values())):
         # Without the value: it may be half a secret.
         raise ConfigError(f"keys: {str(path)!r}: allowed: a JSON object with {' and '.join(names)}, 40 characters each")
     return {name: value.encode("ascii") for name, value in values.items()}
+
+
+def _why(error: Exception) -> str:
+    """Without the file's content: it may be half a secret."""
+    return error.strerror or str(error.errno) if isinstance(error, OSError) else "it is no JSON of this program"
 
 
 def _write_new(path: Path, keys: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from differad_edge.runtime.job import Fault, Job
 from differad_edge.runtime.metrics import Metrics
 from differad_edge.runtime.record import ResultRecord, to_json_bytes
 from differad_edge.runtime.service import Unsubscribe
+from differad_edge.runtime.states import State
 
 __all__ = ["JOURNAL_ALARM", "Keeper", "Ledger", "Listener", "Outlet"]
 
@@ -128,7 +129,8 @@ class Outlet:
             "code": code,
             "detail": dict(detail),
         }
-        _log.info("%s %s", kind, code, extra={"fields": {"station": station, **message["detail"]}})
+        level = logging.WARNING if kind == "alarm" or code == State.ERROR.value else logging.INFO
+        _log.log(level, "%s %s", kind, code, extra={"fields": {"station": station, **message["detail"]}})
         self._send(message)
         self._note(kind, station, code, detail)
 

@@ -145,7 +145,7 @@ class LineServer:
             max_message_bytes=settings.wire.max_message_bytes,
         )
         self._control = control
-        self._undo += [control.close, serving.close, partial(self.loader.close, _GRACE_S)]
+        self._undo += [control.close, serving.close]
         self._metrics.watch_requests(lambda: control.counters)
         self.publish_address, self.control_address = publisher.endpoint, control.endpoint
         duties = [
@@ -207,6 +207,7 @@ class LineServer:
             closer.start()
         for closer in closers:
             closer.join()
+        self.loader.close(_GRACE_S)
         self._outlet.event("server", None, "server-stopped", {"last_sequence": self._outlet.last_sequence})
         self._close_all()
 

@@ -191,7 +191,10 @@ class WebSettings(ConfigModel):
     @classmethod
     def _host_and_port(cls, value: str | None) -> str | None:
         if value is not None:
-            _checked_endpoint(f"tcp://{value}")
+            try:
+                _checked_endpoint(f"tcp://{value}")
+            except ValueError:
+                raise ValueError("HOST:PORT such as 127.0.0.1:8570") from None
         return value
 
     @model_validator(mode="after")
@@ -216,7 +219,7 @@ class WatchdogSettings(ConfigModel):
 class LineSettings(ConfigModel):
     """Everything that `differad-edge serve` is built from."""
 
-    stations: Annotated[tuple[StationSettings, ...], Field(min_length=1)]
+    stations: tuple[StationSettings, ...]
     inspector: InspectorConfig = InspectorConfig()
     wire: WireSettings = WireSettings()
     journal: JournalSettings = JournalSettings()
@@ -224,6 +227,14 @@ class LineSettings(ConfigModel):
     watchdog: WatchdogSettings = WatchdogSettings()
     smoke: dict[str, tuple[SmokePair, ...]] = Field(default_factory=dict)
     """Product -> parts whose verdict is known, beside the two that every product has: itself, and itself damaged."""
+
+    @model_validator(mode="after")
+    def _smoke_pairs_of_known_products(self) -> LineSettings:
+        known = dict.fromkeys(product for station in self.stations for product in station.all_products)
+        for product in self.smoke:
+            if product not in known:
+                raise ValueError(f"smoke.{product}: one of the stations' products: {', '.join(known)}")
+        return self
 
     @field_validator("inspector")
     @classmethod
@@ -235,6 +246,8 @@ class LineSettings(ConfigModel):
     @field_validator("stations")
     @classmethod
     def _names_once(cls, value: tuple[StationSettings, ...]) -> tuple[StationSettings, ...]:
+        if not value:
+            raise ValueError("at least one station")
         names = [station.name for station in value]
         if len(set(names)) != len(names):
             raise ValueError(f"each name once, got {', '.join(names)}")

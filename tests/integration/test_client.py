@@ -16,6 +16,7 @@ from differad_edge.client import Accepted, InspectionClient
 from differad_edge.errors import (
     ConfigError,
     ImageFormatError,
+    MessageError,
     NoAnswerError,
     RefusedError,
     UnknownProductError,
@@ -69,6 +70,15 @@ def test_what_is_no_image_is_refused(served: Served, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="at least 16 px") as refused:
         client.inspect(IMAGE[:4])
     assert refused.value.code == "image-size"
+    assert served.line.calls == []
+
+
+def test_what_is_too_large_is_not_even_sent(served: Served) -> None:
+    client = served.client(max_message_bytes=100_000)
+    with pytest.raises(MessageError, match=r"inspect: got \d+ bytes, allowed: at most 100000"):
+        client.inspect(np.zeros((400, 400, 3), np.uint8))
+    with pytest.raises(ConfigError, match="timeout_ms: got -1"):
+        client.status(timeout_ms=-1)
     assert served.line.calls == []
 
 

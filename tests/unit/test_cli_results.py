@@ -71,6 +71,18 @@ class TestResults:
         assert rows[0]["x1"] == ""
         assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
 
+    @pytest.mark.parametrize("part_id", ["two\nlines", "a\rb", 'quo"ted', "com,ma", "../../x\n\x1b[31m"])
+    def test_csv_keeps_a_row_a_row_whatever_the_part_is_called(self, tmp_path: Path, part_id: str) -> None:
+        path, out = tmp_path / "line.sqlite", tmp_path / "out.csv"
+        with Journal(path) as journal:
+            journal.append(record(1, part_id=part_id))
+            journal.append(record(2))
+        run("results", "--journal", path, "--format", "csv", "--out", out)
+        with open(out, encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [row["sequence"] for row in rows] == ["1", "2"]
+        assert rows[0]["part_id"] == part_id
+
     def test_a_table_by_default(self, file: Path) -> None:
         shown = run("results", "--journal", file)
         lines = shown.out.splitlines()
