@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -158,7 +160,9 @@ class Serving:
             self._products, self._engine_name = wanted, name
             if old is not None:
                 old.inspector.close()
-            _log.info("engine %s serves %s", inspector.engine.name, ", ".join(wanted))
+                del old, inspector
+                _give_memory_back()
+            _log.info("engine %s serves %s", self._current.engine.name, ", ".join(wanted))
             return self._current
 
     def stored(self) -> dict[str, int]:
@@ -182,6 +186,14 @@ class Serving:
             return {"engine": None, "products": {}}
         engine = {"name": current.engine.name, "sha256": current.engine.fingerprint}
         return {"engine": engine, "products": {product: asdict(used) for product, used in current.products.items()}}
+
+
+def _give_memory_back() -> None:
+    """glibc keeps what an engine has freed in the arenas of the threads that loaded it: without this, a process grows
+    to twice its size over a dozen hot swaps, although nothing of the old engines is left."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _in_use(product: Product, engine: NamedEngine) -> ProductInUse:
