@@ -150,7 +150,8 @@ def test_a_missing_file_is_found_missing_when_it_is_opened(tmp_path: Path) -> No
         ("rtsp://a:p@ss@10.0.0.7/live", "rtsp://10.0.0.7/live"),
         ("http://h/v?user=admin&pwd=geheim&channel=1", "http://h/v?user=***&pwd=***&channel=1"),
         ("http://h/v?access_token=abc#x", "http://h/v?access_token=***#x"),
-        ("rtsp://10.0.0.7/mail@home", "rtsp://10.0.0.7/mail@home"),
+        ("rtsp://admin:ge/he#im?@10.0.0.7/live", "rtsp://10.0.0.7/live"),
+        ("rtsp://10.0.0.7/mail@home", "rtsp://home"),  # rather too little than a password
         ("/dev/v4l/by-id/usb-a@b", "/dev/v4l/by-id/usb-a@b"),
     ],
 )
