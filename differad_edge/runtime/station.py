@@ -249,8 +249,10 @@ class Station:
         try:
             record = self._finish(job, answer)
         except Exception:
-            # Whatever is wrong with this result, the trigger gets one.
+            # Whatever is wrong with this result, the trigger gets one; and not a second one, where it was out already.
             _log.exception("station %s: part %s", self.name, job.trigger_id)
+            if job.sequence:
+                return
             fault = Fault(Reason.ENGINE_FAILURE, "a fault of differad-edge itself, see the log", Verdict.ERROR)
             record = self._finish(job, self._judge.unanswered(job, fault))
         self.tally.count(record, (time.monotonic_ns() - job.since_ns) / 1e6)

@@ -619,6 +619,22 @@ def test_a_fault_of_the_line_itself_ends_no_thread_and_costs_no_trigger_its_resu
     assert records["b"].is_ok
 
 
+def test_a_fault_after_the_result_is_out_gives_no_second_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, **ON_REQUEST)
+    with running(bench):
+        ready(bench)
+
+        def fails(*args: object) -> None:
+            raise RuntimeError("a bug")
+
+        bench.metrics.result = fails  # type: ignore[method-assign,assignment]
+        bench.station.accept("image", image=picture(1))
+        bench.wait_for(1)
+        until(lambda: bench.station.mailbox.idle)
+        assert bench.station.alive
+    assert len(bench.records) == 1
+
+
 def test_a_torn_frame_is_counted_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path, mailbox={"policy": "queue"})
     with running(bench):
