@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,30 +56,32 @@ def watch(
         pass  # how it is meant to end
 
 
-class _Screen:
+class _Screen(ABC):
     """``state``: what the last heartbeat said; None before the first and while the server is silent."""
 
     def __init__(self) -> None:
         self.state: str | None = None
         self._said_silent = False
 
+    @abstractmethod
     def result(self, record: ResultRecord) -> None:
-        raise NotImplementedError
+        """A result that is wanted."""
 
+    @abstractmethod
     def gap(self, gap: Gap) -> None:
-        raise NotImplementedError
+        """Results that are missing."""
 
+    @abstractmethod
     def note(self, message: dict[str, Any]) -> None:
         """An event or a late result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def changed(self, old: str | None, heartbeat: dict[str, Any]) -> None:
         """The state of the server."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self, why: str) -> None:
         """The server is silent."""
-        raise NotImplementedError
 
     def message(self, message: dict[str, Any]) -> None:
         """Whatever is no result."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from differad_edge.client import calls
 from differad_edge.client.calls import Call, Pictures
-from differad_edge.client.core import MAX_MESSAGE_BYTES, ClientCore, OnGap, OnMessage, slice_ms
+from differad_edge.client.core import ClientCore, slice_ms
 from differad_edge.client.pictures import Picture
 from differad_edge.client.stream import Arrival, Gap, Pause, recovery
 from differad_edge.errors import NoAnswerError, WireError
@@ -27,44 +26,16 @@ __all__ = ["AsyncInspectionClient"]
 Answer = TypeVar("Answer")
 
 
-class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket"]):
+class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket", asyncio.Lock]):
     """`InspectionClient` for asyncio: the same arguments, methods and errors, and ``async for`` over the results.
 
     Build it and use it inside one running event loop. Requests of several tasks do not wait for each other, and a task
     that is cancelled loses no result; tasks that iterate share one stream.
     """
 
-    def __init__(
-        self,
-        control: str = "tcp://127.0.0.1:5571",
-        results: str | None = "tcp://127.0.0.1:5570",
-        *,
-        keys: str | os.PathLike[str] | None = None,
-        timeout_ms: float = 5000.0,
-        recover: bool = True,
-        on_gap: OnGap | None = None,
-        on_message: OnMessage | None = None,
-        wait_for_server: bool = False,
-        after: int | None = None,
-        silence_ms: float | None = None,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-    ) -> None:
-        super().__init__(
-            control,
-            results,
-            context=zmq_asyncio.Context(),
-            keys=keys,
-            timeout_ms=timeout_ms,
-            recover=recover,
-            on_gap=on_gap,
-            on_message=on_message,
-            wait_for_server=wait_for_server,
-            after=after,
-            silence_ms=silence_ms,
-            max_message_bytes=max_message_bytes,
-        )
-        self._reading = asyncio.Lock()
-        self._arrival: Arrival | None = None
+    _new_context = zmq_asyncio.Context
+    _new_lock = asyncio.Lock
+    _arrival: Arrival | None = None  # a task that was cancelled left it half done
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -82,14 +53,10 @@ class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket"]):
 
         ``product`` None: what the station has selected; ``station`` None: the only one.
         """
-        names = {
-            "product": product,
-            "station": station,
-            "part_id": part_id,
-            "job_id": job_id,
-            "trigger_id": trigger_id,
-        }
-        return await self._do(calls.inspect(image, names), timeout_ms)
+        call = calls.inspect(
+            image, product=product, station=station, part_id=part_id, job_id=job_id, trigger_id=trigger_id
+        )
+        return await self._do(call, timeout_ms)
 
     @overload
     async def trigger(
@@ -129,14 +96,10 @@ class AsyncInspectionClient(ClientCore["zmq_asyncio.Socket"]):
         timeout_ms: float | None = None,
     ) -> ResultRecord | Accepted:
         """Inspect the next frame of a station's camera; without ``wait`` the result is on the stream alone."""
-        names = {
-            "product": product,
-            "station": station,
-            "part_id": part_id,
-            "job_id": job_id,
-            "trigger_id": trigger_id,
-        }
-        answer: ResultRecord | Accepted = await self._do(calls.trigger(names, wait=wait), timeout_ms)
+        call = calls.trigger(
+            wait, product=product, station=station, part_id=part_id, job_id=job_id, trigger_id=trigger_id
+        )
+        answer: ResultRecord | Accepted = await self._do(call, timeout_ms)
         return answer
 
     # -- the line -----------------------------------------------------------------------------------------------------

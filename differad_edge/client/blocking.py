@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from differad_edge.client import calls
 from differad_edge.client.calls import Call, Pictures
-from differad_edge.client.core import MAX_MESSAGE_BYTES, ClientCore, OnGap, OnMessage, slice_ms
+from differad_edge.client.core import ClientCore, slice_ms
 from differad_edge.client.pictures import Picture
 from differad_edge.client.stream import Gap, Pause, recovery
 from differad_edge.errors import NoAnswerError, WireError
@@ -27,7 +26,7 @@ __all__ = ["InspectionClient"]
 Answer = TypeVar("Answer")
 
 
-class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
+class InspectionClient(ClientCore["zmq.Socket[bytes]", threading.Lock]):
     """Asks a running server, and follows its results.
 
     Every method may be called from any thread, and requests of several threads do not wait for each other. Threads that
@@ -47,36 +46,8 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
     sent), MessageError (what came is no answer), ConfigError (arguments of the constructor).
     """
 
-    def __init__(
-        self,
-        control: str = "tcp://127.0.0.1:5571",
-        results: str | None = "tcp://127.0.0.1:5570",
-        *,
-        keys: str | os.PathLike[str] | None = None,
-        timeout_ms: float = 5000.0,
-        recover: bool = True,
-        on_gap: OnGap | None = None,
-        on_message: OnMessage | None = None,
-        wait_for_server: bool = False,
-        after: int | None = None,
-        silence_ms: float | None = None,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-    ) -> None:
-        super().__init__(
-            control,
-            results,
-            context=zmq.Context(),
-            keys=keys,
-            timeout_ms=timeout_ms,
-            recover=recover,
-            on_gap=on_gap,
-            on_message=on_message,
-            wait_for_server=wait_for_server,
-            after=after,
-            silence_ms=silence_ms,
-            max_message_bytes=max_message_bytes,
-        )
-        self._reading = threading.Lock()
+    _new_context = zmq.Context
+    _new_lock = threading.Lock
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -94,14 +65,10 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
 
         ``product`` None: what the station has selected; ``station`` None: the only one.
         """
-        names = {
-            "product": product,
-            "station": station,
-            "part_id": part_id,
-            "job_id": job_id,
-            "trigger_id": trigger_id,
-        }
-        return self._do(calls.inspect(image, names), timeout_ms)
+        call = calls.inspect(
+            image, product=product, station=station, part_id=part_id, job_id=job_id, trigger_id=trigger_id
+        )
+        return self._do(call, timeout_ms)
 
     @overload
     def trigger(
@@ -141,14 +108,10 @@ class InspectionClient(ClientCore["zmq.Socket[bytes]"]):
         timeout_ms: float | None = None,
     ) -> ResultRecord | Accepted:
         """Inspect the next frame of a station's camera; without ``wait`` the result is on the stream alone."""
-        names = {
-            "product": product,
-            "station": station,
-            "part_id": part_id,
-            "job_id": job_id,
-            "trigger_id": trigger_id,
-        }
-        answer: ResultRecord | Accepted = self._do(calls.trigger(names, wait=wait), timeout_ms)
+        call = calls.trigger(
+            wait, product=product, station=station, part_id=part_id, job_id=job_id, trigger_id=trigger_id
+        )
+        answer: ResultRecord | Accepted = self._do(call, timeout_ms)
         return answer
 
     # -- the line -----------------------------------------------------------------------------------------------------

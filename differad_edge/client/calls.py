@@ -65,14 +65,14 @@ class Call(Generic[Answer]):
             raise MessageError(f"{self.op}: the answer cannot be read: {error}") from error
 
 
-def inspect(image: Picture, names: Mapping[str, str | None]) -> Call[ResultRecord]:
+def inspect(image: Picture, **names: str | None) -> Call[ResultRecord]:
     """``names``: product, station, part_id, job_id, trigger_id. Raises ImageError."""
     head, buffer = pack_picture(image)
     return Call("inspect", {"image": head, **names}, _read_record, (buffer,))
 
 
-def trigger(names: Mapping[str, str | None], *, wait: bool) -> Call[Any]:
-    """Answers the ResultRecord; without ``wait`` what was Accepted."""
+def trigger(wait: bool, **names: str | None) -> Call[Any]:
+    """``names`` as for `inspect`. Answers the ResultRecord; without ``wait`` what was Accepted."""
     return Call("trigger", {**names, "wait": wait}, _read_record if wait else _read_accepted)
 
 

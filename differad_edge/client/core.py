@@ -38,10 +38,16 @@ OnGap = Callable[[Gap], None]
 OnMessage = Callable[[dict[str, Any]], None]
 
 Socket = TypeVar("Socket", bound="zmq.Socket[Any]")
+Lock = TypeVar("Lock")
 
 
 def _wrong_address(name: str, endpoint: object) -> ConfigError:
     return ConfigError(f"{name}: got {endpoint!r}, allowed: tcp://host:port or ipc://path")
+
+
+def _check_ms(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{name}: got {value!r}, allowed: a finite number above 0")
 
 
 def slice_ms(until_s: float) -> int:
@@ -49,28 +55,30 @@ def slice_ms(until_s: float) -> int:
     return math.ceil(min(SLICE_MS, max(0.0, 1000.0 * (until_s - time.monotonic()))))
 
 
-class ClientCore(Generic[Socket]):
-    """Not for direct use: see InspectionClient and AsyncInspectionClient."""
+class ClientCore(Generic[Socket, Lock]):
+    """Not for direct use: see InspectionClient and AsyncInspectionClient, which say how to make what they wait with."""
+
+    _new_context: Callable[[], Any]
+    _new_lock: Callable[[], Lock]
 
     def __init__(
         self,
-        control: str,
-        results: str | None,
+        control: str = "tcp://127.0.0.1:5571",
+        results: str | None = "tcp://127.0.0.1:5570",
         *,
-        context: Any,
-        keys: str | os.PathLike[str] | None,
-        timeout_ms: float,
-        recover: bool,
-        on_gap: OnGap | None,
-        on_message: OnMessage | None,
-        wait_for_server: bool,
-        after: int | None,
-        silence_ms: float | None,
-        max_message_bytes: int,
+        keys: str | os.PathLike[str] | None = None,
+        timeout_ms: float = 5000.0,
+        recover: bool = True,
+        on_gap: OnGap | None = None,
+        on_message: OnMessage | None = None,
+        wait_for_server: bool = False,
+        after: int | None = None,
+        silence_ms: float | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        for name, value in (("timeout_ms", timeout_ms), ("silence_ms", silence_ms)):
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"{name}: got {value!r}, allowed: a finite number above 0")
+        _check_ms("timeout_ms", timeout_ms)
+        if silence_ms is not None:
+            _check_ms("silence_ms", silence_ms)
         self.control = control
         self.results_address = results
         self.timeout_ms = timeout_ms
@@ -81,7 +89,8 @@ class ClientCore(Generic[Socket]):
         self._keys = None if keys is None else ClientKeys.load(keys)
         self._on_gap = on_gap
         self._on_message = on_message
-        self._context = context
+        self._context = self._new_context()
+        self._reading = self._new_lock()
         self._request_ids = itertools.count(1)
         self._request_prefix = os.urandom(6).hex()
         self._idle: list[Socket] = []
@@ -97,7 +106,7 @@ class ClientCore(Generic[Socket]):
                 self._stream = self._connect(zmq.SUB, "results", results)
         except BaseException:
             self._close_idle()
-            context.term()
+            self._context.term()
             raise
 
     @property
@@ -122,8 +131,7 @@ class ClientCore(Generic[Socket]):
 
     def _limit_ms(self, call: Call[Any], timeout_ms: float | None) -> float:
         if timeout_ms is not None:
-            if not 0 < timeout_ms < float("inf"):
-                raise ConfigError(f"timeout_ms: got {timeout_ms!r}, allowed: a finite number above 0")
+            _check_ms("timeout_ms", timeout_ms)
             return timeout_ms
         return max(self.timeout_ms, SLOW_TIMEOUT_MS) if call.slow else self.timeout_ms
 

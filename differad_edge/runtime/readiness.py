@@ -22,7 +22,6 @@ class Readiness:
         self._camera = not has_camera
         self._camera_fault: str | None = None
         self._engine = False
-        self._engine_fault: str | None = None
         self._ended = False
         self._lock = threading.RLock()
 
@@ -56,13 +55,13 @@ class Readiness:
     def engine_proven(self) -> None:
         """An engine has passed its smoke pairs for every product."""
         with self._lock:
-            self._engine, self._engine_fault = True, None
+            self._engine = True
             self._advance()
 
     def engine_failed(self, why: str) -> None:
         """There is no engine that may judge."""
         with self._lock:
-            self._engine, self._engine_fault = False, why
+            self._engine = False
             self._fail(why)
 
     def camera_came(self) -> None:

@@ -6,13 +6,12 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commanded import CommandedProcess
 from journals import record
 
 from differad_edge.runtime.journal import Journal
@@ -26,17 +25,11 @@ pytestmark = [
 KILLS = 40
 
 
-class Writers:
+class Writers(CommandedProcess):
     """The warm parent of journal_writer.py."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("journal_writer.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+        super().__init__(Path(__file__).with_name("journal_writer.py"))
 
     def run_and_kill(self, path: Path, durability: str, after_s: float) -> tuple[bool, int]:
         """Let a writer live for so long; return whether it had opened the journal, and the last result announced."""
@@ -55,23 +48,6 @@ class Writers:
                 assert int(value) == -signal.SIGKILL
                 return opened, last
             opened, last = True, int(value)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=20)
-        self._process.stdout.close()
-
-    def _send(self, command: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "journal_writer.py ended"
-        return line.strip()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -80,17 +79,6 @@ def test_an_rtsp_camera_that_is_restarted_goes_on(tmp_path: Path, scripted: dict
     frames = [r["frame_sequence"] for r in records if r["frame_sequence"] is not None]
     assert frames == sorted(set(frames)), "a frame was inspected twice"
     assert [r["sequence"] for r in records] == list(range(1, len(records) + 1))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("may not mount a file system")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
 def test_a_full_disk_stops_no_inspection_and_the_gap_is_recorded(

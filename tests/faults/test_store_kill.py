@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commanded import CommandedProcess
 
 from differad_edge.errors import UnknownProductError
 from differad_edge.references.store import KEEP_VERSIONS, ReferenceStore
@@ -26,17 +26,11 @@ FEWEST_TRIES = 40
 BUDGET_S = 45.0
 
 
-class Writers:
+class Writers(CommandedProcess):
     """The warm parent of store_writer.py."""
 
     def __init__(self, root: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("store_writer.py")), str(root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+        super().__init__(Path(__file__).with_name("store_writer.py"), str(root))
 
     def start(self, command: str) -> int:
         """Fork a writer and return its pid once its first write begins."""
@@ -57,23 +51,6 @@ class Writers:
                 begun = int(value)
             else:
                 done = int(value)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=20)
-        self._process.stdout.close()
-
-    def _send(self, command: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "store_writer.py ended"
-        return line.strip()
 
 
 @pytest.fixture
