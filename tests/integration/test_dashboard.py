@@ -171,6 +171,32 @@ def test_review_by_keyboard(open_page: Callable[..., Page], line: Line) -> None:
     expect(page.locator("#ask")).to_be_hidden()
 
 
+def test_a_mark_outlives_an_older_answer_of_the_journal(open_page: Callable[..., Page], line: Line) -> None:
+    page = open_page()
+    asked, gate, answered = threading.Event(), threading.Event(), threading.Event()
+    results = line.fake.results
+
+    def slowly(query: Any) -> list[dict[str, Any]]:
+        found = [dict(record) for record in results(query)]
+        asked.set()
+        gate.wait(8)
+        answered.set()
+        return found
+
+    sequence = line.scene.play("NG")
+    expect(page.locator(".reject")).to_have_count(1)
+    line.fake.results = slowly  # type: ignore[method-assign]
+    page.locator("#doubtful").click()
+    until(asked.is_set)
+    page.wait_for_timeout(500)  # a card that has just come is not clicked by mistake
+    page.locator(".reject").get_by_role("button", name="Overrule").click()
+    until(lambda: line.fake.reviews.get(sequence, {}).get("mark") == "overruled")
+    gate.set()
+    until(answered.is_set)
+    page.wait_for_timeout(300)
+    expect(page.locator(".reject .mark")).to_have_text("Overruled")
+
+
 def test_a_refused_review_is_not_shown_as_done(open_page: Callable[..., Page], line: Line) -> None:
     sequence = line.scene.play("NG")
     line.fake.failures["review"] = RefusedError("no-journal", "there is no journal to write into")

@@ -40,6 +40,7 @@ async function load() {
   const station = line.station;
   if (station === null) return;
   waiting = [];
+  const asked = Date.now();
   let records = recordsOf().filter(belongs).toReversed();
   try {
     const verdict = doubtful ? ["NG", "UNDECIDED", "ERROR"] : ["NG"];
@@ -50,7 +51,15 @@ async function load() {
   if (station !== line.station) return;
   seen = new Set(recordsOf().map((record) => record.sequence));
   cards.clear();
-  setRejects(records);
+  setRejects(records.map((record) => renewed(record, asked)));
+}
+
+// One object for one result: who is writing a note on it keeps hold of it, and a mark that was set here after the
+// question is newer than its answer.
+function renewed(record, asked) {
+  const here = line.rejects.find((one) => one.sequence === record.sequence && one.session === record.session);
+  if (!here) return record;
+  return Object.assign(here, record, here.markedAt >= asked ? { review: here.review } : {});
 }
 
 function take() {

@@ -21,6 +21,7 @@ export async function mark(record, name, note = null) {
   const body = { sequence: record.sequence, mark: name, note, by: reviewer() };
   // At once, so that a note that is opened right after the mark begins with it; taken back when it is refused.
   record.review = name === "cleared" ? null : { mark: name, note, by: body.by };
+  record.markedAt = Date.now();
   changed("rejects");
   if (!(await attempt(() => post("/api/review", body)))) {
     record.review = before;
