@@ -230,6 +230,19 @@ def test_one_part_in_detail(open_page: Callable[..., Page], line: Line) -> None:
     expect(detail).to_be_hidden()
 
 
+def test_a_key_opens_a_card_that_has_only_just_come(open_page: Callable[..., Page], line: Line) -> None:
+    page = open_page()
+    sequence = line.scene.play("NG")
+    expect(page.locator(".reject")).to_have_count(1)
+    page.evaluate(
+        """() => {
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+            document.activeElement.click();
+        }"""
+    )
+    expect(page.locator("#detail")).to_contain_text(f"Result {sequence}")
+
+
 def test_a_lost_connection_leaves_no_verdict_on_the_screen(open_page: Callable[..., Page], line: Line) -> None:
     page = open_page()
     line.scene.play("OK")

@@ -25,7 +25,11 @@ export function ask({ title, text = "", content = [], yes, no = "Cancel", danger
     });
     dialog.replaceChildren(form);
     dialog.returnValue = "";
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    const closed = () => {
+      dialog.replaceChildren(); // a field in a closed dialog must not keep the keys to itself
+      resolve(dialog.returnValue === "yes");
+    };
+    dialog.addEventListener("close", closed, { once: true });
     dialog.showModal();
     // What changes the line is not one press of Enter away.
     form.querySelector("[autofocus], button")?.focus();

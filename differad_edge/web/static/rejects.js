@@ -49,9 +49,12 @@ async function load() {
     // without a journal, what this page has seen
   }
   if (station !== line.station) return;
-  seen = new Set(recordsOf().map((record) => record.sequence));
-  cards.clear();
-  setRejects(records.map((record) => renewed(record, asked)));
+  const known = recordsOf();
+  seen = new Set(known.map((record) => record.sequence));
+  // What came after the question is not in its answer.
+  const later = known.filter((record) => record.arrived >= asked && belongs(record) && !records.some((one) => one.sequence === record.sequence));
+  waiting = [];
+  setRejects([...later.toReversed(), ...records].map((record) => renewed(record, asked)));
 }
 
 // One object for one result: who is writing a note on it keeps hold of it, and a mark that was set here after the
@@ -94,9 +97,10 @@ function render() {
   const shown = line.rejects.map((record) => {
     const key = `${record.review?.mark} ${record.review?.note} ${record.sequence === chosen} ${canReview(record)}`;
     let card = cards.get(record.sequence);
-    if (!card) cards.set(record.sequence, (card = { node: el("li", { class: "reject" }), key: null }));
-    if (card.key !== key) {
-      card.key = key;
+    if (!card) cards.set(record.sequence, (card = { node: el("li", { class: "reject" }) }));
+    if (card.key !== key || card.record !== record) {
+      if (card.record && card.record.session !== record.session) card.node.replaceChildren(); // another part's picture
+      Object.assign(card, { key, record });
       const focused = card.node.contains(document.activeElement) ? document.activeElement.dataset.does : null;
       fillCard(card.node, record);
       if (focused) card.node.querySelector(`[data-does="${focused}"]`)?.focus();
@@ -108,6 +112,7 @@ function render() {
     strip.replaceChildren(...shown);
     if (atStart) strip.scrollLeft = 0;
   }
+  for (const [sequence, card] of cards) if (!shown.includes(card.node)) cards.delete(sequence);
   const marked = line.rejects.filter((record) => record.review).length;
   write(byId("rejects-note"), line.rejects.length ? `${marked} of ${line.rejects.length} reviewed` : "");
 }
@@ -170,7 +175,9 @@ function thumbnail(record) {
   return image;
 }
 
-const guarded = (run) => () => Date.now() - movedAt > SETTLE_MS && run();
+// A card that moves under a finger is not what the finger meant. A key presses the focused card wherever it lies
+// (a click without a pointer has detail 0).
+const guarded = (run) => (event) => (event.detail === 0 || Date.now() - movedAt > SETTLE_MS) && run();
 
 function open(record) {
   choose(record.sequence);
