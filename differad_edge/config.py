@@ -71,6 +71,15 @@ class ThresholdConfig(ConfigModel):
     max_findings: Annotated[int, Field(ge=1, le=1000)] = 32
 
 
+class LearningConfig(ConfigModel):
+    """What one product's good parts may cost where they are not the same picture. Fewer are kept where it is more."""
+
+    max_memory_mib: PositiveFloat = 256.0
+    """Memory that one product holds; at least two good parts are kept, about 7 MiB each."""
+    max_compare_ms: PositiveFloat | None = None
+    """Time of one comparison, as measured at registration; None: no limit."""
+
+
 class InspectorConfig(ConfigModel):
     """Everything that an EdgeInspector is built from."""
 
@@ -83,6 +92,7 @@ class InspectorConfig(ConfigModel):
     """Threads of the inference runtime; None: its own choice."""
     alignment: AlignmentConfig = AlignmentConfig()
     thresholds: ThresholdConfig = ThresholdConfig()
+    learning: LearningConfig = LearningConfig()
 
 
 def load_config(path: str | Path, model: type[Model]) -> Model:

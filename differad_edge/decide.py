@@ -36,7 +36,8 @@ def decide(evidence: Evidence, threshold: float, *, max_findings: int = 32) -> D
         return Decision(Verdict.ERROR, Reason.NONFINITE_SCORE.value, detail, 0.0, ())
     strongest = max(scores)
     if evidence.reason is not None:
-        return Decision(Verdict.UNDECIDED, evidence.reason, "the comparison is not complete", strongest, ())
+        detail = evidence.detail or "the comparison is not complete"
+        return Decision(Verdict.UNDECIDED, evidence.reason, detail, strongest, ())
     found = sorted((c for c in evidence.candidates if c.score >= threshold), key=lambda c: -c.score)
     if found:
         return Decision(Verdict.NG, None, None, strongest, tuple(found[:max_findings]))

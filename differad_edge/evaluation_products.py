@@ -1,4 +1,4 @@
-"""Products for ``evaluate --calibrate N``: registered and calibrated from the good parts that a pair set brings along.
+"""Products for ``evaluate --calibrate N``: registered from the good parts that a pair set brings along.
 
 Only files that no pair of the set names as its target are used, by path and by content: a part that is judged must have
 taught neither reference nor threshold.
@@ -7,12 +7,12 @@ taught neither reference nor threshold.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from differad_edge.engines.base import Learning
 from differad_edge.errors import DifferadError
 from differad_edge.images import Image, load_image, sha256_of_image
 from differad_edge.pairs import PairSet
@@ -31,8 +31,8 @@ class Registrar(Protocol):
         """Make these the references of ``product``, in place of earlier ones."""
         ...
 
-    def calibrate(self, product: str, /, *, good: Sequence[Image]) -> object:
-        """Fit the product's threshold to N >= 1 known-good images."""
+    def learning(self, product: str, /) -> Learning | None:
+        """What was found out about ``product`` from its references."""
         ...
 
 
@@ -46,23 +46,26 @@ class EvaluationProduct:
 
     product_id: str | None = None
     references: list[str] = field(default_factory=list)
-    good: list[str] = field(default_factory=list)
+    learning: Learning | None = None
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        mode = "one-shot" if self.product_id is None else "calibrated" if self.good else "registered"
-        return {"mode": mode, "references": self.references, "good": self.good, "note": self.note}
+        return {
+            "mode": "one-shot" if self.product_id is None else "registered",
+            "references": self.references,
+            "learning": None if self.learning is None else asdict(self.learning),
+            "note": self.note,
+        }
 
 
 def register_products(
     pair_set: PairSet, products: Iterable[str], registrar: Registrar, n: int
 ) -> dict[str, EvaluationProduct]:
-    """Register and calibrate each of ``products`` from up to ``n`` >= 1 of its good files.
+    """Register each of ``products`` with up to ``n`` >= 1 of its good files.
 
-    The first half of the files (rounded up) become references, the others calibrate: a threshold that was fitted to the
-    references themselves would promise too much. Nothing is raised for a product that cannot be registered; its entry
-    says so.
+    All of them become references: the engine leaves each out once to find out how far good parts lie from each other.
+    Nothing is raised for a product that cannot be registered; its entry says so.
     """
     targets = _Targets(pair_set)
     return {
@@ -85,22 +88,12 @@ def _register(
     product = EvaluationProduct()
     try:
         images = _load_distinct(files)
-        reference_files = _choose_references(images)
-        registrar.register(product_id, [images[file] for file in reference_files])
+        registrar.register(product_id, list(images.values()))
     except DifferadError as error:
         product.note = f"not registered: {error.code}: {error}"
         return product
-    product.product_id, product.references = product_id, [file.name for file in reference_files]
-    good = [file for file in images if file not in reference_files]
-    if not good:
-        product.note = "not calibrated: one good part is the reference and leaves none to calibrate with"
-        return product
-    try:
-        registrar.calibrate(product_id, good=[images[file] for file in good])
-    except DifferadError as error:
-        product.note = f"not calibrated: {error.code}: {error}"
-        return product
-    product.good = [file.name for file in good]
+    product.product_id, product.references = product_id, [file.name for file in images]
+    product.learning = registrar.learning(product_id)
     return product
 
 
@@ -115,13 +108,6 @@ def _load_distinct(files: Sequence[Path]) -> dict[Path, Image]:
             seen.add(pixels)
             images[file] = image
     return images
-
-
-def _choose_references(images: dict[Path, Image]) -> list[Path]:
-    """The first half of all, taken from those of the commonest size: sister references must have one size."""
-    commonest, _ = Counter(image.shape for image in images.values()).most_common(1)[0]
-    alike = [file for file, image in images.items() if image.shape == commonest]
-    return alike[: (len(images) + 1) // 2]
 
 
 class _Targets:

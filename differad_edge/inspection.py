@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from differad_edge.config import InspectorConfig
 from differad_edge.deadline import Deadline
 from differad_edge.decide import Decision, decide
 from differad_edge.describe import describe
-from differad_edge.engines.base import Candidate, Engine, Evidence
+from differad_edge.engines.base import Candidate, ComparesAsItLies, Engine, Evidence, needs_alignment
 from differad_edge.errors import DeadlineExceeded, DifferadError
 from differad_edge.geometry import clip_box
 from differad_edge.image_quality import frame_fault, measure_quality
@@ -133,20 +134,35 @@ def inspect_frame(
             fault = frame_fault(measure_quality(frame), ready.quality)
         if fault is not None:
             return cannot_tell(Reason.BAD_FRAME, fault)
-        with watch.stage("align"):
-            alignment = ready.alignment.estimate(frame, config.alignment)
-            misfit = _misfit(alignment, config, ready.alignment.size, size)
-        if misfit is not None:
-            return cannot_tell(Reason.MISALIGNED, misfit, alignment)
-        with watch.stage("warp"):
-            part = _bring_to_reference(frame, ready, alignment, config)
-        if part.unseen_share > _MOST_UNSEEN:
-            unseen = f"{part.unseen_share:.0%} of the reference lies outside the frame"
-            return cannot_tell(Reason.MISALIGNED, f"{unseen}, allowed: at most {_MOST_UNSEEN:.0%}", alignment)
+        part, misfit = None, None
+        if needs_alignment(engine, ready.prepared, misfit=False):
+            part, alignment, misfit = _aligned(frame, ready, config, watch)
+            if misfit is not None and (
+                _out_of_view(alignment, config, size) or needs_alignment(engine, ready.prepared, misfit=True)
+            ):
+                return cannot_tell(Reason.MISALIGNED, misfit, alignment)
         if deadline is not None:
             deadline.check()
         with watch.stage("compare"):
-            evidence = engine.compare(ready.prepared, part.image, valid=part.valid, deadline=deadline)
+            if part is not None:
+                evidence = engine.compare(ready.prepared, part.image, valid=part.valid, deadline=deadline)
+            else:
+                part = _as_it_lies(frame, ready)
+                if part is None:
+                    wanted = "x".join(map(str, ready.alignment.size))
+                    detail = f"the frame has {size[0]}x{size[1]} px, allowed with a region of interest: {wanted} px"
+                    return cannot_tell(Reason.MISALIGNED, misfit or detail, alignment)
+                evidence = cast(ComparesAsItLies, engine).compare_as_it_lies(
+                    ready.prepared, part.image, deadline=deadline
+                )
+                if misfit is not None and alignment is not None:
+                    # A part that was turned farther than allowed may be NG, never OK; one that resembles nothing may
+                    # be of a product whose parts never do.
+                    turned = alignment.residual <= config.alignment.max_residual
+                    judged = evidence.score >= _threshold(config, ready, engine)
+                    if evidence.reason == Reason.MISALIGNED or (turned and not judged):
+                        return cannot_tell(Reason.MISALIGNED, misfit, alignment)
+                alignment = None
         return _answer(evidence, part, ready, engine, config, size, alignment, watch)
     except DeadlineExceeded:
         raise
@@ -172,7 +188,7 @@ def _answer(
     engine: Engine,
     config: InspectorConfig,
     size: tuple[int, int],
-    alignment: Alignment,
+    alignment: Alignment | None,
     watch: Stopwatch,
 ) -> Answer:
     with watch.stage("decide"):
@@ -247,6 +263,40 @@ def _misfit(
     return None
 
 
+def _out_of_view(found: Alignment, config: InspectorConfig, size: tuple[int, int]) -> bool:
+    """Whether the part resembles its reference and was shifted too far: what is seen in its place is no part of it."""
+    reach = config.alignment.shift_limit_px(*size)
+    return found.residual <= config.alignment.max_residual and math.hypot(*found.shift_px) > reach
+
+
+def _aligned(
+    frame: Image, ready: Ready, config: InspectorConfig, watch: Stopwatch
+) -> tuple[_Part | None, Alignment, str | None]:
+    """The part in the reference's frame and how it lay, or no part and why it cannot be brought there."""
+    with watch.stage("align"):
+        alignment = ready.alignment.estimate(frame, config.alignment)
+        misfit = _misfit(alignment, config, ready.alignment.size, (frame.shape[1], frame.shape[0]))
+    if misfit is not None:
+        return None, alignment, misfit
+    with watch.stage("warp"):
+        part = _bring_to_reference(frame, ready, alignment, config)
+    if part.unseen_share > _MOST_UNSEEN:
+        unseen = f"{part.unseen_share:.0%} of the reference lies outside the frame"
+        return None, alignment, f"{unseen}, allowed: at most {_MOST_UNSEEN:.0%}"
+    return part, alignment, None
+
+
+def _as_it_lies(frame: Image, ready: Ready) -> _Part | None:
+    """The frame cut to the region of interest, or None where that region means nothing: in a frame of another size."""
+    left, top = ready.origin_px
+    height, width = ready.image.shape[:2]
+    whole = ready.alignment.size == (width, height)
+    if not whole and ready.alignment.size != (frame.shape[1], frame.shape[0]):
+        return None
+    image = frame if whole else np.ascontiguousarray(frame[top : top + height, left : left + width])
+    return _Part(image, None, np.array([[1.0, 0.0, left], [0.0, 1.0, top]]), None)
+
+
 def _bring_to_reference(frame: Image, ready: Ready, alignment: Alignment, config: InspectorConfig) -> _Part:
     matrix = cut_matrix(alignment.matrix, ready.origin_px)
     height, width = ready.image.shape[:2]
@@ -261,7 +311,7 @@ def _finding(
     candidate: Candidate, part: _Part, ready: Ready, size: tuple[int, int], *, described: bool
 ) -> Finding | None:
     """The candidate in pixels of the target as given, or None where reference or target have no pixel."""
-    if clip_box(candidate.box, ready.image.shape[1], ready.image.shape[0]) is None:
+    if clip_box(candidate.box, part.image.shape[1], part.image.shape[0]) is None:
         return None
     box = clip_box(to_target(candidate.box, part.matrix, part.displacement), *size)
     if box is None:

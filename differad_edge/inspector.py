@@ -16,7 +16,7 @@ from differad_edge.config import InspectorConfig, parse_config
 from differad_edge.deadline import Deadline
 from differad_edge.deadline_worker import DeadlineWorker
 from differad_edge.engines import create_engine
-from differad_edge.engines.base import Engine
+from differad_edge.engines.base import ComparesAsItLies, Engine, Learning
 from differad_edge.errors import CalibrationError, ConfigError, DeadlineExceeded
 from differad_edge.images import Image, ImageSource, load_image, sha256_of_image
 from differad_edge.inspection import Answer, Stopwatch, inspect_frame, unanswered
@@ -65,7 +65,9 @@ class EdgeInspector:
         self.config = parse_config({**base.model_dump(), **given}, InspectorConfig, where="EdgeInspector")
         self.store = ReferenceStore(self.config.store)
         built = engine if engine is not None and not isinstance(engine, str) else None
-        self.engine: Engine = built or create_engine(self.config.engine, threads=self.config.threads)
+        self.engine: Engine = built or create_engine(
+            self.config.engine, threads=self.config.threads, learning=self.config.learning
+        )
         self._follow_store = follow_store
         self._products: dict[str, Ready] = {}
         self._pairs: OrderedDict[str, Ready] = OrderedDict()
@@ -83,8 +85,9 @@ class EdgeInspector:
     ) -> Product:
         """Make ``images`` the golden samples of ``product``, in place of earlier ones, and prepare them.
 
-        ``images``: paths, bytes or HxWx3 uint8 BGR arrays, one or more, all of one size. ``roi``: (x1, y1, x2, y2)
-        integer pixels, exclusive at x2 and y2; None: all of the image. ``ignore``: HxW bool or uint8, not 0 where
+        ``images``: paths, bytes or HxWx3 uint8 BGR arrays, one or more; of one size where ``roi`` or ``ignore`` is
+        given. Several say what may vary among good parts; ``learning`` tells what was found out. ``roi``: (x1, y1, x2,
+        y2) integer pixels, exclusive at x2 and y2; None: all of the image. ``ignore``: HxW bool or uint8, not 0 where
         differences do not count.
 
         Raises ImageError, RegionError, ProductIdError, DuplicateReferenceError, IncompatibleReferenceError,
@@ -93,7 +96,8 @@ class EdgeInspector:
         sources = _as_sources(images)
         loaded = [load_image(source, name=f"reference {i + 1}") for i, source in enumerate(sources)]
         names = [_source_name(source, i) for i, source in enumerate(sources)]
-        check_sisters(loaded, names, roi, self.config.alignment)
+        as_it_lies = isinstance(self.engine, ComparesAsItLies)
+        check_sisters(loaded, names, roi, self.config.alignment, as_it_lies=as_it_lies)
         stored = self.store.register(product, loaded, roi=roi, ignore=ignore, sources=names)
         self._make_ready(stored)
         return stored
@@ -131,6 +135,14 @@ class EdgeInspector:
         )
         self._make_ready(self.store.set_calibration(product, calibration, expected_version=ready.version))
         return calibration
+
+    def learning(self, product: str) -> Learning | None:
+        """What the engine found out about ``product`` from its good parts, None for an engine that does not tell.
+
+        Raises UnknownProductError, CorruptReferenceError.
+        """
+        ready = self._ready(product)
+        return self.engine.learning(ready.prepared) if isinstance(self.engine, ComparesAsItLies) else None
 
     def products(self) -> tuple[Product, ...]:
         """All registered products, every file checked against its SHA-256."""

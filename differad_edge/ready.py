@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from differad_edge.config import AlignmentConfig
-from differad_edge.engines.base import Engine, Prepared, ReferenceView
+from differad_edge.engines.base import ComparesAsItLies, Engine, Prepared, ReferenceView
 from differad_edge.errors import EngineError, IncompatibleReferenceError, ReferenceStoreError
 from differad_edge.image_quality import ImageQuality, measure_quality
 from differad_edge.images import Image
@@ -115,18 +115,25 @@ def _ready(
 
 
 def check_sisters(
-    images: Sequence[Image], names: Sequence[str], roi: Sequence[int] | None, config: AlignmentConfig
+    images: Sequence[Image],
+    names: Sequence[str],
+    roi: Sequence[int] | None,
+    config: AlignmentConfig,
+    *,
+    as_it_lies: bool,
 ) -> None:
     """Raise what `ReferenceStore.register` raises, and IncompatibleReferenceError when an image cannot be aligned.
 
-    It is called before anything is stored: a failed registration leaves the product as it was.
+    It is called before anything is stored: a failed registration leaves the product as it was. ``as_it_lies``: the
+    engine can do without alignment.
     """
-    new = check_new(list(images), list(names))
+    new = check_new(list(images), list(names), one_size=roi is not None or not as_it_lies)
     region = check_roi(roi, new[0].size)
-    if len(new) > 1:
-        model = AlignmentModel.prepare(new[0].image, _anchors(new[0].image, region, None))
-        for other in new[1:]:
-            _sister(model, other.image, other.name, config)
+    if len(new) == 1 or as_it_lies:
+        return
+    model = AlignmentModel.prepare(new[0].image, _anchors(new[0].image, region, None))
+    for other in new[1:]:
+        _sister(model, other.image, other.name, config)
 
 
 def _sister(model: AlignmentModel, image: Image, name: str, config: AlignmentConfig) -> Alignment:
@@ -164,7 +171,8 @@ def _prepared(product: Product, engine: Engine, store: ReferenceStore, config: A
             return engine.restore(arrays)
         except EngineError:
             pass  # written by a plugin of the same fingerprint and another mind: prepare again
-    prepared = engine.prepare(_views(product.references, config))
+    as_it_lies = isinstance(engine, ComparesAsItLies)
+    prepared = engine.prepare(_views(product.references, config, as_it_lies=as_it_lies))
     try:
         store.save_prepared(product, engine.fingerprint, prepared.to_arrays())
     except ReferenceStoreError as error:
@@ -173,7 +181,7 @@ def _prepared(product: Product, engine: Engine, store: ReferenceStore, config: A
     return prepared
 
 
-def _views(references: Sequence[Reference], config: AlignmentConfig) -> list[ReferenceView]:
+def _views(references: Sequence[Reference], config: AlignmentConfig, *, as_it_lies: bool) -> list[ReferenceView]:
     """The references in the frame of the first one, cut to its region of interest."""
     first = references[0]
     cut, (left, top) = _cut(first.image, first.roi)
@@ -183,12 +191,19 @@ def _views(references: Sequence[Reference], config: AlignmentConfig) -> list[Ref
     if len(references) > 1:
         model = AlignmentModel.prepare(first.image, _anchors(first.image, first.roi, None))
         for other in references[1:]:
-            found = _sister(model, other.image, f"reference {other.id} ({other.source})", config)
+            lies, _ = _cut(other.image, first.roi)
+            try:
+                found = _sister(model, other.image, f"reference {other.id} ({other.source})", config)
+            except IncompatibleReferenceError:
+                if not as_it_lies:
+                    raise
+                views.append(ReferenceView(lies, usable, other.sha256, aligned=False))
+                continue
             image, valid = warp_to_reference(other.image, cut_matrix(found.matrix, (left, top)), None, (width, height))
             if valid is not None:
                 # Where a sister shows nothing, the first one alone counts; to ignore that place would hide defects.
                 image = np.where(valid[..., None], image, cut)
-            views.append(ReferenceView(image, usable, other.sha256))
+            views.append(ReferenceView(image, usable, other.sha256, as_it_lies=lies))
     return views
 
 

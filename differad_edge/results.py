@@ -54,6 +54,7 @@ class Reason(str, Enum):
     DEADLINE = "deadline"
     UNPARSABLE_ANSWER = "unparsable-answer"
     MISALIGNED = "misaligned"
+    ONE_REFERENCE = "one-reference"
     BAD_FRAME = "bad-frame"
     ENGINE_FAILURE = "engine-failure"
     NONFINITE_SCORE = "non-finite-score"

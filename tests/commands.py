@@ -47,7 +47,7 @@ def use_engine(monkeypatch: pytest.MonkeyPatch, engine: Engine | None = None) ->
     """Every inspector that is made from now on has ``engine``, by default one that compares pixels."""
     chosen = PixelEngine() if engine is None else engine
     for module in ("differad_edge.inspector", "differad_edge.health"):
-        monkeypatch.setattr(f"{module}.create_engine", lambda name, threads=None: chosen)
+        monkeypatch.setattr(f"{module}.create_engine", lambda name, **_: chosen)
     return chosen
 
 

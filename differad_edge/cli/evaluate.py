@@ -22,7 +22,10 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="A pair set: a folder with pairs.jsonl.")],
     calibrate: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Register and calibrate each product with up to N good parts of the set."),
+        typer.Option(
+            metavar="N",
+            help="Register each product with up to N good parts of the set, and learn from them what may vary.",
+        ),
     ] = None,
     json_file: JsonOption = None,
     sheet: Annotated[Path | None, typer.Option(metavar="HTML", help="Write the worst cases as one HTML file.")] = None,
@@ -107,7 +110,7 @@ def _threshold(report: Mapping[str, Any]) -> str:
 
 
 def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
-    """What the figures alone do not say: parts without an answer, failures, products that were not calibrated."""
+    """What the figures alone do not say: parts without an answer, failures, how products are compared."""
     if report["identical_pairs"]:
         yield f"{report['identical_pairs']} pairs are two times the same file: no comparison can get them wrong."
     if report["reasons"]:
@@ -121,7 +124,5 @@ def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
     if report["calibrate"] is not None:
         for name, product in report["calibrate"]["products"].items():
             note = f" ({product['note']})" if product["note"] else ""
-            yield (
-                f"{name}: {product['mode']}, {len(product['references'])} references, "
-                f"{len(product['good'])} good parts{note}"
-            )
+            way = "" if product["learning"] is None else f", compared by {product['learning']['way']}"
+            yield f"{name}: {product['mode']}, {len(product['references'])} good parts{way}{note}"

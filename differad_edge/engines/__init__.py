@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
+from differad_edge.config import LearningConfig
 from differad_edge.engines.base import Engine
 from differad_edge.errors import EngineError, UnknownEngineError
 
@@ -23,12 +24,14 @@ def engine_names() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted(plugins - set(_BUILT_IN)))
 
 
-def create_engine(name: str, *, threads: int | None = None) -> Engine:
-    """Build an engine. Raises UnknownEngineError, and EngineError when a plugin fails or gives something else."""
+def create_engine(name: str, *, threads: int | None = None, learning: LearningConfig | None = None) -> Engine:
+    """Build an engine; ``learning`` is for the embedded one.
+
+    Raises UnknownEngineError, and EngineError when a plugin fails or gives something else."""
     if name == "lite":
         from differad_edge.engines.lite import LiteEngine
 
-        return LiteEngine(threads=threads)
+        return LiteEngine(threads=threads, learning=learning)
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
             engine = point.load()(threads=threads)

@@ -13,7 +13,17 @@ from differad_edge.deadline import Deadline
 from differad_edge.images import Image
 from differad_edge.results import Box
 
-__all__ = ["Candidate", "Deadline", "Engine", "Evidence", "Prepared", "ReferenceView"]
+__all__ = [
+    "Candidate",
+    "ComparesAsItLies",
+    "Deadline",
+    "Engine",
+    "Evidence",
+    "Learning",
+    "Prepared",
+    "ReferenceView",
+    "needs_alignment",
+]
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,15 @@ class ReferenceView:
     """One reference as an engine sees it: already cut to its region of interest.
 
     ``image``: HxWx3 uint8 BGR; ``valid``: HxW bool, False where differences are to be ignored, None for nowhere;
-    ``sha256``: hex, of the stored reference.
+    ``sha256``: hex, of the stored reference. ``as_it_lies``: the same reference before it was aligned to the first one,
+    None where that is ``image``; ``aligned``: False where it could not be aligned, and ``image`` is as it lies.
     """
 
     image: Image
     valid: NDArray[np.bool_] | None
     sha256: str
+    as_it_lies: Image | None = None
+    aligned: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,13 +62,15 @@ class Evidence:
     ``score``: 0 to 1 for the whole image, higher is worse. It is not checked here: a score that is not finite
     must reach the decision, which turns it into a result with a reason.
     ``candidates``: strongest first. ``heatmap``: HxW float32, 0 to 1, in the reference's frame, or None.
-    ``reason``: not None says that the comparison is incomplete and why; such evidence never leads to OK.
+    ``reason``: not None says that the comparison is incomplete and why; such evidence never leads to OK. ``detail``:
+    the same in a sentence, for people.
     """
 
     score: float
     candidates: tuple[Candidate, ...] = ()
     heatmap: NDArray[np.float32] | None = None
     reason: str | None = None
+    detail: str | None = None
 
 
 @runtime_checkable
@@ -64,6 +79,51 @@ class Prepared(Protocol):
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything, as arrays without Python objects: it is cached as .npz and read with allow_pickle=False."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What an engine found out about a product from its good parts, at registration.
+
+    ``way``: how parts are compared, as people call it: "aligned" (place by place with the golden sample), "appearance"
+    (as they lie, with what good parts look like), "posed" (the same, in the part's own frame). ``good_parts``: how many
+    were learned from. ``left_out_scores``: the score of each when it alone was left out, () for one part.
+    ``false_reject_rate``: what to expect of good parts, 0 to 1; None where one part cannot tell. ``memory_bytes``: held
+    for this product; ``compare_ms``: measured for one comparison with it, None where none was made.
+    """
+
+    way: str
+    good_parts: int
+    left_out_scores: tuple[float, ...]
+    false_reject_rate: float | None
+    memory_bytes: int
+    compare_ms: float | None
+
+
+@runtime_checkable
+class ComparesAsItLies(Protocol):
+    """What an engine adds that can do without alignment, where good parts are not the same picture."""
+
+    def learning(self, prepared: Any) -> Learning:
+        """What was found out about the product."""
+        ...
+
+    def needs_alignment(self, prepared: Any, *, misfit: bool) -> bool:
+        """Whether parts of this product must be aligned first.
+
+        ``misfit``: the part at hand could not be; False then says that it may be compared as it lies all the same.
+        """
+        ...
+
+    def compare_as_it_lies(
+        self,
+        prepared: Any,
+        target: Image,
+        *,
+        deadline: Deadline | None = None,
+    ) -> Evidence:
+        """Compare one part, HxWx3 uint8 BGR of any size; candidates are in its own pixels. See `Engine.compare`."""
         ...
 
 
@@ -109,3 +169,8 @@ class Engine(Protocol):
         Raises DeadlineExceeded when ``deadline`` passes before the comparison is complete.
         """
         ...
+
+
+def needs_alignment(engine: Engine, prepared: object, *, misfit: bool) -> bool:
+    """Whether parts of a product must be aligned for ``engine``; see :class:`ComparesAsItLies`."""
+    return not isinstance(engine, ComparesAsItLies) or engine.needs_alignment(prepared, misfit=misfit)

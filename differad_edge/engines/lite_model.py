@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from differad_edge.errors import ConfigError, DeadlineExceeded, EngineError, Mod
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from differad_edge.config import LearningConfig
     from differad_edge.deadline import Deadline
     from differad_edge.engines.heatmap import HeatmapRule
 
@@ -27,6 +29,7 @@ __all__ = [
     "fingerprint_of",
     "onnx_errors",
     "read_model",
+    "run_within",
 ]
 
 MANIFEST, ENCODE, COMPARE = "lite.json", "lite-encode.onnx", "lite-compare.onnx"
@@ -105,12 +108,12 @@ def choose_providers(runtime: Any, wanted: Sequence[str] | None) -> list[str]:
     return list(wanted)
 
 
-def fingerprint_of(graphs: Mapping[str, bytes], rule: HeatmapRule, detail: Detail) -> str:
+def fingerprint_of(graphs: Mapping[str, bytes], rule: HeatmapRule, detail: Detail, learning: LearningConfig) -> str:
     """SHA-256 over weights and settings, hex."""
-    digest = hashlib.sha256(b"lite-1")
+    digest = hashlib.sha256(b"lite-2")
     for name in sorted(graphs):
         digest.update(hashlib.sha256(graphs[name]).digest())
-    digest.update(json.dumps([asdict(rule), asdict(detail)], sort_keys=True).encode())
+    digest.update(json.dumps([asdict(rule), asdict(detail), learning.model_dump()], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -123,3 +126,25 @@ def onnx_errors(action: str, *, stopped: Deadline | None = None) -> Iterator[Non
         if stopped is not None and stopped.expired:
             raise DeadlineExceeded(f"lite: the deadline of {stopped.budget_ms:g} ms has passed") from error
         raise EngineError(f"lite: could not {action}: {type(error).__name__}: {error}") from error
+
+
+def run_within(session: Any, feeds: Mapping[str, Any], action: str, deadline: Deadline | None) -> list[Any]:
+    """All outputs of ``session``; past the deadline ONNX Runtime is stopped between two layers.
+
+    Raises DeadlineExceeded, EngineError.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    if deadline is None:
+        with onnx_errors(action):
+            return list(session.run(None, feeds, options))
+    deadline.check()
+    alarm = threading.Timer(deadline.remaining_ms / 1000, lambda: setattr(options, "terminate", True))
+    alarm.daemon = True
+    alarm.start()
+    try:
+        with onnx_errors(action, stopped=deadline):
+            return list(session.run(None, feeds, options))
+    finally:
+        alarm.cancel()

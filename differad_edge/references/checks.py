@@ -52,8 +52,10 @@ class NewReference:
         return self.image.shape[1], self.image.shape[0]
 
 
-def check_new(images: object, sources: Sequence[str] | None) -> list[NewReference]:
+def check_new(images: object, sources: Sequence[str] | None, *, one_size: bool) -> list[NewReference]:
     """Return the images of one registration, each checked by itself and against the others.
+
+    ``one_size``: they must be of one size, for a region of interest or an ignore mask holds for all.
 
     Raises ReferenceStoreError (no image, sources of another number), ImageError (not an HxWx3 uint8 image, blank),
     IncompatibleReferenceError (different sizes), DuplicateReferenceError (the same pixels twice).
@@ -76,14 +78,15 @@ def check_new(images: object, sources: Sequence[str] | None) -> list[NewReferenc
         checked.append(NewReference(image, source, name, sha256_of_image(image)))
     for index, new in enumerate(checked):
         for earlier in checked[:index]:
-            _check_pair(new, earlier.name, earlier.size, earlier.pixels_sha256)
+            _check_pair(new, earlier.name, earlier.size if one_size else None, earlier.pixels_sha256)
     return checked
 
 
 def check_sisters(new: Sequence[NewReference], stored: Sequence[Reference]) -> None:
     """Raise IncompatibleReferenceError or DuplicateReferenceError where ``new`` does not go with what is stored."""
+    one_size = any(reference.roi is not None or reference.ignore is not None for reference in stored)
     for reference in stored:
-        size = (reference.image.shape[1], reference.image.shape[0])
+        size = (reference.image.shape[1], reference.image.shape[0]) if one_size else None
         pixels_sha256 = sha256_of_image(reference.image)
         for candidate in new:
             _check_pair(candidate, f"stored {reference.id} ({reference.source})", size, pixels_sha256)
@@ -138,11 +141,11 @@ def check_ignore(ignore: object, size: tuple[int, int], roi: Roi | None) -> NDAr
     return mask
 
 
-def _check_pair(new: NewReference, other_name: str, other_size: tuple[int, int], other_sha256: str) -> None:
-    if new.size != other_size:
+def _check_pair(new: NewReference, other_name: str, other_size: tuple[int, int] | None, other_sha256: str) -> None:
+    if other_size is not None and new.size != other_size:
         raise IncompatibleReferenceError(
             f"{new.name} is {new.size[0]}x{new.size[1]} px, {other_name} is {other_size[0]}x{other_size[1]} px; "
-            "all references of a product have one size"
+            "with a region of interest or an ignore mask all references of a product have one size"
         )
     if new.pixels_sha256 == other_sha256:
         raise DuplicateReferenceError(f"{new.name} has the same pixels as {other_name}; register each image once")

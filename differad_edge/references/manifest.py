@@ -135,8 +135,9 @@ class Manifest(_Model):
         if len(set(ids)) != len(ids):
             raise ValueError(f"reference ids repeat: {ids}")
         sizes = {(reference.width_px, reference.height_px) for reference in self.references}
-        if len(sizes) != 1:
-            raise ValueError(f"references of different sizes: {sorted(sizes)}")
+        regional = any(r.roi_px is not None or r.ignore_sha256 is not None for r in self.references)
+        if regional and len(sizes) != 1:
+            raise ValueError(f"references of different sizes with a region or an ignore mask: {sorted(sizes)}")
         return self
 
 

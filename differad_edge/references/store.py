@@ -106,15 +106,15 @@ class ReferenceStore:
     ) -> Product:
         """Store golden samples as a new version of a product, without calibration, and return it as it was read back.
 
-        images: HxWx3 uint8 BGR arrays, all of one size. roi: (x1, y1, x2, y2) integer pixels, x2 and y2 exclusive, at
-        least 16 px a side. ignore: HxW bool or uint8, not 0 = not compared. sources: one text for each image, for
-        people. replace: False refuses an id that is registered already.
+        images: HxWx3 uint8 BGR arrays, of one size where roi or ignore is given. roi: (x1, y1, x2, y2) integer
+        pixels, x2 and y2 exclusive, at least 16 px a side. ignore: HxW bool or uint8, not 0 = not compared. sources:
+        one text for each image, for people. replace: False refuses an id that is registered already.
 
         Raises ImageError (unusable or blank image), RegionError (roi, ignore), IncompatibleReferenceError (sizes
         differ), DuplicateReferenceError (the same pixels twice, or the id is taken and ``replace`` is False).
         """
         folder = self._folder(product_id)
-        new = check_new(images, sources)
+        new = check_new(images, sources, one_size=roi is not None or ignore is not None)
         checked_roi = check_roi(roi, new[0].size)
         checked_ignore = check_ignore(ignore, new[0].size, checked_roi)
         entries, files = encode(new, first_number=1, roi=checked_roi, ignore=checked_ignore)
@@ -131,7 +131,7 @@ class ReferenceStore:
         Raises UnknownProductError, CorruptReferenceError, and what ``register`` raises for images.
         """
         folder = self._folder(product_id)
-        new = check_new(images, sources)
+        new = check_new(images, sources, one_size=False)
         with self._writing(product_id, folder, "add to"):
             manifest, files = self._read_current(product_id, folder)
             product = decode(manifest, files)

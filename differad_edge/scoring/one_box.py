@@ -6,7 +6,11 @@
 - With several true boxes the overlap is the best over each of them and over the box around them all, because annotators
   and engines differ in whether two neighbouring marks are one defect.
 - A finding on an ignore box is passed over for the next strongest; a good part with no other finding was not called NG.
-- AUROC ranks the image scores; an image without an answer stands at the wrong end of the ranking.
+- AUROC is the chance that a defective part has a higher image score than a good one, a tie one half. A part without an
+  answer ranks nothing and loses every comparison, whatever its score: a defective one stands below all, a good one
+  above all, so that an engine cannot gain by withholding the hard ones. The scores are the engine's own for the whole
+  image, places on ignore boxes included. Over all images the parts of all products are ranked on one scale, also when
+  each product has its own threshold; the figure of a product, and the mean of those, compares within products only.
 """
 
 from __future__ import annotations
@@ -127,6 +131,7 @@ def defined(value: float) -> float | None:
 
 
 def _ranking_score(outcome: Outcome) -> float:
+    """Higher is more anomalous; without an answer the wrong end of the ranking, where every comparison is lost."""
     if not outcome.answered:
         return -np.inf if outcome.truth else np.inf
     if outcome.score is not None:
@@ -135,7 +140,12 @@ def _ranking_score(outcome: Outcome) -> float:
 
 
 def _auroc(scores: Floats, anomalous: NDArray[np.bool_], weights: Floats) -> Floats:
-    """(B,): the weighted chance that an anomaly outranks a normal, ties one half."""
+    """(B,): the chance that an anomaly outranks a normal, ties one half; NaN where either has no weight.
+
+    This is U / (anomalies * normals), U the statistic of Mann and Whitney (1947), and equals the area under the ROC
+    curve by trapezoids (Hanley and McNeil 1982). ``scores`` and ``anomalous`` (N,); in ``weights`` (B, N) a weight of k
+    is k copies of the image. Needs a few arrays of the size of ``weights``, no array of pairs.
+    """
     if not len(scores):
         return np.full(len(weights), np.nan)
     order = np.argsort(scores, kind="stable")

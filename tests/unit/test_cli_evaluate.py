@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import DEFECT, Pictures, run, use_engine
 
-FIGURES = {"f1", "acc", "miou", "miou_ano", "tnr", "recall"}
+FIGURES = {"f1", "acc", "miou", "miou_ano", "tnr", "recall", "auroc"}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,8 @@ def test_the_report_has_the_names_that_others_read(data: Path, tmp_path: Path) -
     assert report["n"] == 6
     assert set(report["classes"]) == {"cap", "nut"}
     for entry in (report["micro"], report["macro"], *report["classes"].values()):
-        assert set(entry) >= FIGURES
+        assert set(entry) >= FIGURES | {f"{name}_ci" for name in FIGURES}
+        assert (entry["auroc"], entry["auroc_ci"]) == (1.0, [1.0, 1.0])
     assert set(report["detection"]) >= {"f", "precision", "recall", "ap"}
     assert (report["threshold"], report["engine"]) == (0.5, "pixel")
     assert report["machine"]["logical_cores"] >= 1

@@ -106,6 +106,14 @@ def test_cases_are_sorted_into_their_sections_worst_first(images: Path) -> None:
     assert "IoU 0.500" in text
 
 
+def test_the_head_has_the_figures_with_their_intervals(images: Path) -> None:
+    cases = evaluation(record(images, "bad", [TRUE_BOX], score=0.4), record(images, "good", score=0.4))
+    text = write_sheet(cases, images / "sheet.html").read_text(encoding="utf-8")
+    for name, value in (("f1", 0), ("acc", 0.5), ("tnr", 1), ("auroc", 0.5)):  # a miss, and the two scores tie
+        row = f"<th>micro {name}</th><td>{value:.3f}</td><td>{value:.3f} to {value:.3f}</td>"
+        assert row in text
+
+
 def test_hostile_text_stays_text(images: Path) -> None:
     finding = Finding(Box(50, 40, 60, 50), 0.7, HOSTILE)
     cases = evaluation(
