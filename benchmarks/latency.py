@@ -20,9 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how long an inspection takes on this machine.")
     parser.add_argument("--size", type=int, default=800, help="side of the generated frames in pixels")
     parser.add_argument("--pairs", type=int, default=200, help="inspections that are measured, after a warm-up")
-    parser.add_argument(
-        "--good", type=int, default=1, help="known-good parts: half are references, the others calibrate"
-    )
+    parser.add_argument("--good", type=int, default=1, help="good parts to register; several: of parts that differ")
     parser.add_argument("--threads", type=int, default=None, help="threads of the inference runtime")
     parser.add_argument("--engine", default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "latency.json")

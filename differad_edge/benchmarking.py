@@ -13,13 +13,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 import differad_edge
 from differad_edge.cameras.simulated import SimulatedProduct
+from differad_edge.engines.base import ComparesAsItLies
 from differad_edge.errors import ConfigError
 from differad_edge.images import Image
 from differad_edge.inspector import EdgeInspector
@@ -28,13 +29,13 @@ from differad_edge.results import InspectionResult
 
 __all__ = ["REPORT_VERSION", "Latencies", "measure", "peak_memory_mib", "run_benchmark"]
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Rises when a key of the report changes its meaning or goes away."""
 
 WARM_UP = 10
 """Inspections before the measurement; their times are reported apart."""
 
-PRODUCT = "board"  # the busiest of the simulated products
+PRODUCT, VARYING_PRODUCT = "board", "felt"  # the busiest of the simulated products, and the one whose parts differ
 FRAMES = 12  # different parts, inspected in turn; a third of them is defective
 MAX_GOOD = 100
 
@@ -128,32 +129,31 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Register a generated product, inspect ``pairs`` generated parts of it, and return the report in plain JSON types.
 
-    ``size``: side of the frames in pixels; ``good``: known-good parts, of which the first half (rounded up) become
-    references and the others calibrate, as in ``evaluate --calibrate``; ``threads``: of the inference runtime, None for
-    its own choice. The products lie in a temporary store. Beside the keys of Latencies the report holds ``prepare_ms``
-    (registering with and without the calibration), ``memory``, ``machine``, ``load_1min`` and what was asked for.
+    ``size``: side of the frames in pixels; ``good``: good parts that are registered, with more than one of a product
+    whose parts are never the same picture; ``threads``: of the inference runtime, None for its own choice. The products
+    lie in a temporary store. Beside the keys of Latencies the report holds ``prepare_ms``, ``learning`` (what the
+    engine found out from the good parts), ``memory``, ``machine``, ``load_1min`` and what was asked for.
 
     Raises ConfigError, UnknownEngineError, ModelIntegrityError.
     """
     for name, value, low, high in (("pairs", pairs, 1, 1_000_000), ("good", good, 1, MAX_GOOD)):
         if not low <= value <= high:
             raise ConfigError(f"{name}: got {value}, allowed: {low} to {high}")
-    source = SimulatedProduct(PRODUCT, size)
-    golden = [source.golden(), *(source.good(index) for index in range(good - 1))]
-    frames = [source.part(index).image for index in range(min(FRAMES, pairs))]
     load = _load_1min()
     before_mib = peak_memory_mib()
     with (
         tempfile.TemporaryDirectory(prefix="differad-bench-") as folder,
         EdgeInspector(store=folder, engine=engine, threads=threads) as inspector,
     ):
-        references = golden[: (good + 1) // 2]
-        prepare_ms = {"register": _timed_ms(lambda: inspector.register(PRODUCT, references))}
-        if len(golden) > len(references):
-            rest = golden[len(references) :]
-            prepare_ms["calibrate"] = _timed_ms(lambda: inspector.calibrate(PRODUCT, rest))
-        latencies = measure(inspector, PRODUCT, frames, n=pairs, progress=progress)
-        name = inspector.engine.name
+        # A plugin that can only compare place by place is measured with what it is for.
+        varies = good > 1 and isinstance(inspector.engine, ComparesAsItLies)
+        source = SimulatedProduct(VARYING_PRODUCT if varies else PRODUCT, size)
+        golden = [source.golden(), *(source.good(index) for index in range(good - 1))]
+        frames = [source.part(index).image for index in range(min(FRAMES, pairs))]
+        product = source.name
+        prepare_ms = {"register": _timed_ms(lambda: inspector.register(product, golden))}
+        latencies = measure(inspector, product, frames, n=pairs, progress=progress)
+        name, learning = inspector.engine.name, inspector.learning(product)
     return {
         "report_version": REPORT_VERSION,
         **latencies.to_dict(),
@@ -161,7 +161,8 @@ def run_benchmark(
         "memory": {"peak_mib": peak_memory_mib(), "peak_before_engine_mib": before_mib},
         "size_px": [size, size],
         "good": good,
-        "references": len(references),
+        "product": product,
+        "learning": None if learning is None else asdict(learning),
         "threads": threads,
         "engine": name,
         "load_1min": load,

@@ -16,7 +16,7 @@ from typing import Any
 import differad_edge
 from differad_edge.cameras.simulated import SimulatedProduct
 from differad_edge.engines import create_engine
-from differad_edge.engines.base import Engine
+from differad_edge.engines.base import ComparesAsItLies, Engine, Learning
 from differad_edge.errors import DifferadError
 from differad_edge.geometry import iou
 from differad_edge.inspector import EdgeInspector
@@ -30,7 +30,7 @@ MIN_OPENCV = 5
 MIN_FREE_BYTES = 100_000_000
 
 _SMOKE_SIZE_PX = 320
-_SMOKE_PRODUCT, _SMOKE_DEFECT = "gasket", "missing hole"
+_IN_PLACE = 0.15  # IoU: another place has none
 
 
 class Status(str, Enum):
@@ -177,24 +177,30 @@ def _check_store(store: ReferenceStore) -> Iterator[Check]:
 
 
 def _check_smoke(engine: Engine) -> Iterator[Check]:
-    """One good and one bad part that nobody can argue about, through the whole path."""
-    source = SimulatedProduct(_SMOKE_PRODUCT, _SMOKE_SIZE_PX)
-    bad = source.with_defect(_SMOKE_DEFECT)
+    """A good and a bad part that nobody can argue about, through the whole path; alike, and where good parts differ."""
+    yield from _check_pair(engine, "smoke pair", "gasket", 1, "missing hole")
+    if isinstance(engine, ComparesAsItLies):
+        yield from _check_pair(engine, "parts that differ", "felt", 5, "stain")
+
+
+def _check_pair(engine: Engine, name: str, product: str, good_parts: int, defect: str) -> Iterator[Check]:
+    source = SimulatedProduct(product, _SMOKE_SIZE_PX)
+    bad = source.with_defect(defect)
     with (
         tempfile.TemporaryDirectory(prefix="differad-doctor-") as folder,
         EdgeInspector(store=Path(folder), engine=engine) as inspector,
     ):
-        inspector.register(_SMOKE_PRODUCT, [source.golden()])
-        good_result = inspector.inspect(source.good(0), _SMOKE_PRODUCT)
-        bad_result = inspector.inspect(bad.image, _SMOKE_PRODUCT)
+        inspector.register(product, [source.golden(), *(source.good(index) for index in range(1, good_parts))])
+        good_result = inspector.inspect(source.good(0), product)
+        bad_result = inspector.inspect(bad.image, product)
     good_words = f"a good part is {good_result.verdict} ({good_result.score:.3f})"
     good_status = Status.OK if good_result.verdict is Verdict.OK else Status.FAILED
-    yield Check("smoke pair, good", good_status, f"{good_words}{_why(good_result.detail)}")
-    found = bad_result.box is not None and any(iou(bad_result.box, box) > 0.3 for box in bad.boxes)
+    yield Check(f"{name}, good", good_status, f"{good_words}{_why(good_result.detail)}")
+    found = bad_result.box is not None and any(iou(bad_result.box, box) > _IN_PLACE for box in bad.boxes)
     place = "" if bad_result.verdict is not Verdict.NG else ", found in its place" if found else ", in the wrong place"
     bad_status = Status.OK if bad_result.verdict is Verdict.NG and found else Status.FAILED
-    words = f"a part with a {_SMOKE_DEFECT} is {bad_result.verdict} ({bad_result.score:.3f}){place}"
-    yield Check("smoke pair, bad", bad_status, f"{words}{_why(bad_result.detail)}")
+    words = f"a part with a {defect} is {bad_result.verdict} ({bad_result.score:.3f}){place}"
+    yield Check(f"{name}, bad", bad_status, f"{words}{_why(bad_result.detail)}")
 
 
 def _check_products(store: str | os.PathLike[str] | None, engine: Engine) -> Iterator[Check]:
@@ -208,18 +214,24 @@ def _check_product(inspector: EdgeInspector, product_id: str) -> Iterator[Check]
     name = f"product {product_id}"
     product = inspector.store.load(product_id)
     calibration = product.calibration
-    result = inspector.warm_up(product_id)
+    result, learning = inspector.warm_up(product_id), inspector.learning(product_id)
     if result.verdict is not Verdict.OK:
         detail = f"its own golden sample is {result.verdict} ({result.score:.3f}){_why(result.detail)}"
         yield Check(name, Status.FAILED, f"{detail}; register it again")
     elif calibration is None:
-        yield Check(name, Status.NOTE, "in order, not calibrated: it has the engine's own threshold")
+        yield Check(
+            name, Status.NOTE, f"in order, not calibrated: it has the engine's own threshold{_learned(learning)}"
+        )
     elif calibration.engine_fingerprint != inspector.engine.fingerprint:
         yield Check(
             name, Status.FAILED, "calibrated with another engine, so the engine's own threshold counts; calibrate again"
         )
     else:
-        yield Check(name, Status.OK, f"in order, calibrated on {calibration.n} good parts")
+        yield Check(name, Status.OK, f"in order, calibrated on {calibration.n} good parts{_learned(learning)}")
+
+
+def _learned(learning: Learning | None) -> str:
+    return "" if learning is None else f"; {learning.statement()}"
 
 
 def _why(detail: str | None) -> str:

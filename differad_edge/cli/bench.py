@@ -19,7 +19,8 @@ def bench(
     size: Annotated[int, typer.Option(metavar="PX", help="Side of the generated frames.")] = 800,
     pairs: Annotated[int, typer.Option(metavar="N", help="Inspections that are measured, after a warm-up.")] = 200,
     good: Annotated[
-        int, typer.Option(metavar="N", help="Known-good parts: half are references, the others calibrate.")
+        int,
+        typer.Option(metavar="N", help="Good parts to register; with more than one, of a product whose parts differ."),
     ] = 1,
     json_file: JsonOption = None,
     engine: EngineOption = None,
@@ -60,8 +61,10 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(
         f"Warm-up: {warm_up['n']} inspections apart, the first one {milliseconds(warm_up['first_ms'])}; "
         f"registering took {milliseconds(prepare['register'])}"
-        + (f", calibrating {milliseconds(prepare['calibrate'])}" if "calibrate" in prepare else "")
     )
+    if report["learning"] is not None:
+        held_mib = report["learning"]["memory_bytes"] / 2**20
+        console.print(f"Product {report['product']}, {report['good']} good parts: {held_mib:.1f} MiB held for it")
     if report["memory"]["peak_mib"] is not None:
         console.print(f"Memory: {report['memory']['peak_mib']:.0f} MiB at most, in this process")
     console.print("Verdicts: " + ", ".join(f"{name} {count}" for name, count in report["verdicts"].items()))

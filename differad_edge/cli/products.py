@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from differad_edge.cli._options import JsonOption, StoreOption
+from differad_edge.cli._options import EngineOption, JsonOption, StoreOption
 
 if TYPE_CHECKING:
+    from differad_edge.engines.base import Engine
     from differad_edge.references import Product, ReferenceStore
 
 __all__ = ["products"]
 
+_WAYS = {"aligned": "place", "appearance": "appearance", "posed": "appearance, turned"}
 
-def products(store: StoreOption = None, json_file: JsonOption = None) -> None:
-    """List the registered products; every file is checked against its SHA-256."""
+
+def products(store: StoreOption = None, json_file: JsonOption = None, engine: EngineOption = None) -> None:
+    """List the registered products, how each is compared and what that costs; every file is checked by its SHA-256."""
     from differad_edge.cli._console import output
     from differad_edge.cli._files import check_output, write_json
+    from differad_edge.engines import create_engine
     from differad_edge.references import ReferenceStore
 
     check_output(json_file, "--json")
     opened = ReferenceStore(store)
-    rows = [_describe(opened, product_id) for product_id in opened.product_ids()]
+    product_ids = opened.product_ids()
+    built = create_engine(engine or "lite") if product_ids else None
+    rows = [_describe(opened, product_id, built) for product_id in product_ids]
     if json_file is not None:
         write_json({"store": str(opened.root), "products": rows}, json_file)
         return
@@ -33,16 +40,23 @@ def products(store: StoreOption = None, json_file: JsonOption = None) -> None:
     for row in rows:
         if row["error"] is not None:
             console.print(f"{row['id']}: {row['error']['code']}: {row['error']['message']}", soft_wrap=True)
-        elif row["calibration"] is not None:
+            continue
+        if row["learning"] is not None:
+            console.print(f"{row['id']}: {row['learning']['statement']}", soft_wrap=True)
+        if row["calibration"] is not None:
             console.print(f"{row['id']}: {row['calibration']['statement']}", soft_wrap=True)
 
 
-def _describe(store: ReferenceStore, product_id: str) -> dict[str, Any]:
+def _describe(store: ReferenceStore, product_id: str, engine: Engine | None) -> dict[str, Any]:
     """One product in plain JSON types; one that cannot be read does not hide the others."""
     from differad_edge.errors import DifferadError
+    from differad_edge.inspector import EdgeInspector
 
     try:
         product = store.load(product_id)
+        # One inspector for each: what it holds of a product is given back before the next one is read.
+        with EdgeInspector(store=store.root, engine=engine) as inspector:
+            learning = inspector.learning(product_id)
     except DifferadError as error:
         return {"id": product_id, "error": {"code": error.code, "message": str(error)}, "calibration": None}
     calibration = product.calibration
@@ -62,6 +76,7 @@ def _describe(store: ReferenceStore, product_id: str) -> dict[str, Any]:
             }
             for reference in product.references
         ],
+        "learning": None if learning is None else {**asdict(learning), "statement": learning.statement()},
         "prepared_bytes": _prepared_bytes(store, product),
         "calibration": None
         if calibration is None
@@ -90,16 +105,17 @@ def _prepared_bytes(store: ReferenceStore, product: Product) -> int:
 def _as_table(rows: list[dict[str, Any]]) -> Any:
     from differad_edge.cli._console import table
 
-    numbers = ("version", "references", "prepared", "good parts")
+    numbers = ("version", "references", "memory", "time", "on disk", "calibrated on")
     shown = table(
-        "product", "version", "size", "references", "region", "prepared", "threshold", "good parts", "registered (UTC)",
+        "product", "version", "size", "references", "region", "compared by", "memory", "time", "on disk", "threshold",
+        "calibrated on", "registered (UTC)",
         numbers=numbers,
     )  # fmt: skip
     for row in rows:
         if row["error"] is not None:
             shown.add_row(row["id"], "", "cannot be read")
             continue
-        first, calibration = row["references"][0], row["calibration"]
+        first, calibration, learning = row["references"][0], row["calibration"], row["learning"]
         region = "all" if first["roi"] is None else ",".join(map(str, first["roi"]))
         if first["ignored_share"] is not None:
             region += f", {first['ignored_share']:.0%} ignored"
@@ -109,6 +125,9 @@ def _as_table(rows: list[dict[str, Any]]) -> Any:
             "{}x{} px".format(*row["size_px"]),
             str(len(row["references"])),
             region,
+            "-" if learning is None else _WAYS.get(learning["way"], learning["way"]),
+            "-" if learning is None else f"{learning['memory_bytes'] / 2**20:.1f} MiB",
+            "-" if learning is None or learning["compare_ms"] is None else f"{learning['compare_ms']:.0f} ms",
             f"{row['prepared_bytes'] / 2**20:.1f} MiB",
             "engine's own" if calibration is None else f"{calibration['threshold']:.4f}",
             "-" if calibration is None else str(calibration["n"]),

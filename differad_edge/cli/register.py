@@ -25,7 +25,10 @@ _MASKED_FROM = 128  # a mask that went through JPEG is not quite black and white
 def register(
     product: Annotated[str, typer.Argument(help="Name of the product: letters, digits, '.', '_' and '-'.")],
     images: Annotated[
-        list[Path] | None, typer.Argument(help="Golden samples: one or more images of one size.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            help="Golden samples: one, or several good parts; 10 where good parts differ.", show_default=False
+        ),
     ] = None,
     camera: Annotated[
         str | None,
@@ -55,7 +58,7 @@ def register(
     mask = None if ignore is None else _load_mask(ignore)
     with EdgeInspector(store=store, engine=engine) as inspector:
         stored = inspector.register(product, samples, roi=region, ignore=mask)
-        place = inspector.store.root
+        place, learning = inspector.store.root, inspector.learning(product)
     console = output()
     console.print(f"Registered {stored.id}, version {stored.version}, in {place}", soft_wrap=True)
     rows = table("reference", "from", "size", "sha256")
@@ -68,6 +71,8 @@ def register(
         console.print(f"Only {first.roi} is compared.")
     if first.ignore is not None:
         console.print(f"{first.ignore.mean():.1%} of the image is ignored.")
+    if learning is not None:
+        console.print(f"Learned: {learning.statement()}.", soft_wrap=True)
     words = f"{shlex.quote(product)}{store_words(store)}"
     hint(console, "Inspect a part", f"differad-edge inspect --product {words} PART.png")
     if camera is not None:

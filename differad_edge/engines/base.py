@@ -14,6 +14,7 @@ from differad_edge.images import Image
 from differad_edge.results import Box
 
 __all__ = [
+    "ENOUGH_GOOD_PARTS",
     "Candidate",
     "ComparesAsItLies",
     "Deadline",
@@ -24,6 +25,17 @@ __all__ = [
     "ReferenceView",
     "needs_alignment",
 ]
+
+
+ENOUGH_GOOD_PARTS = 10
+"""Good parts from which products that vary are told from defects; more bring fewer false rejects."""
+
+_AT_THE_LIMIT = 0.5 + 1e-6
+_WAYS = {
+    "aligned": "which are alike and compared place by place",
+    "appearance": "which are not the same picture and are compared by what each place looks like",
+    "posed": "which lie in any direction and are turned upright, then compared by what each place looks like",
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,27 @@ class Learning:
     false_reject_rate: float | None
     memory_bytes: int
     compare_ms: float | None
+
+    @property
+    def doubtful(self) -> tuple[int, ...]:
+        """Which good parts, counted from 1, would be rejected beside the others: they may be none."""
+        # At the limit lies the worst of any good parts.
+        return tuple(n for n, score in enumerate(self.left_out_scores, 1) if score > _AT_THE_LIMIT)
+
+    def statement(self) -> str:
+        """In a sentence or two, for the line engineer."""
+        if self.false_reject_rate is None:
+            return (
+                "one golden sample, compared place by place; it cannot tell how good parts differ from each other: "
+                f"register {ENOUGH_GOOD_PARTS} good parts, and the engine finds out"
+            )
+        words = f"{self.good_parts} good parts, {_WAYS.get(self.way, self.way)}; expect up to "
+        words += f"{self.false_reject_rate:.0%} of good parts to be rejected (the more good parts, the fewer)"
+        if self.good_parts < ENOUGH_GOOD_PARTS and self.way != "aligned":
+            words += f"; {ENOUGH_GOOD_PARTS} good parts would settle it"
+        if self.doubtful:
+            words += f"; far from all others: good part {', '.join(map(str, self.doubtful))}, look whether it is good"
+        return words
 
 
 @runtime_checkable

@@ -30,6 +30,8 @@ class Single:
 
     def __init__(self, image: Image | None, sample: Sample | None, describer: Describer) -> None:
         self._image, self._sample, self._describer = image, sample, describer
+        if sample is not None:
+            sample.placed.memory.lay_out(describer)
 
     @property
     def sample(self) -> Sample:
@@ -91,6 +93,7 @@ class Unlike:
 
     def __init__(self, learned: Learned, describer: Describer) -> None:
         self._learned, self._describer = learned, describer
+        learned.memory.lay_out(describer)  # not in the time of the first part
 
     @classmethod
     def of(cls, images: Sequence[Image], describer: Describer, limits: LearningConfig) -> Unlike:

@@ -91,8 +91,9 @@ def test_calibration_uses_good_parts_of_the_set_and_a_store_of_its_own(
     shown = run("evaluate", data, "--calibrate", "2", "--json", tmp_path / "report.json")
     assert shown.code == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["calibrate"]["products"]["cap"]["mode"] == "calibrated"
-    assert "cap: calibrated, 1 references, 1 good parts" in shown.out
+    assert report["calibrate"]["products"]["cap"]["mode"] == "registered"
+    assert len(report["calibrate"]["products"]["cap"]["references"]) == 2
+    assert "cap: registered, 2 good parts" in shown.out
     assert not (tmp_path / "mine").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from differad_edge.engines.base import Learning
 from differad_edge.errors import (
-    CalibrationError,
     ConfigError,
     DifferadError,
     EngineError,
@@ -24,6 +25,7 @@ from differad_edge.images import Image
 from differad_edge.pairs import PairSet, load_pairs
 from differad_edge.results import Box, Finding, InspectionResult, Timings, Verdict
 
+LEARNED = Learning("appearance", 4, (0.4, 0.5, 0.3, 0.2), 0.4, 1000, 9.5)
 SIDE = 64
 TRUE_BOX = [10.0, 10.0, 30.0, 30.0]
 Answer = tuple[InspectionResult, tuple[Finding, ...]]
@@ -65,19 +67,14 @@ class ScriptedInspector:
         self.answers = answers
         self.calls: list[tuple[Any, ...]] = []
         self.refuse_register: DifferadError | None = None
-        self.refuse_calibrate: DifferadError | None = None
-        self.calibrated: set[str] = set()
 
     def register(self, product: str, images: Sequence[Image], /) -> None:
         self.calls.append(("register", product, [grey_of(image) for image in images]))
         if self.refuse_register:
             raise self.refuse_register
 
-    def calibrate(self, product: str, /, *, good: Sequence[Image]) -> None:
-        self.calls.append(("calibrate", product, [grey_of(image) for image in good]))
-        if self.refuse_calibrate:
-            raise self.refuse_calibrate
-        self.calibrated.add(product)
+    def learning(self, _product: str, /) -> Learning:
+        return LEARNED
 
     def compare_detailed(self, reference: Image, target: Image, /) -> Answer:
         self.calls.append(("compare", grey_of(reference), grey_of(target)))
@@ -263,7 +260,7 @@ class TestFailures:
 
 
 class TestCalibrate:
-    def test_good_parts_that_are_no_target_are_registered_and_calibrated(self, build: Build, tmp_path: Path) -> None:
+    def test_good_parts_that_are_no_target_are_registered(self, build: Build, tmp_path: Path) -> None:
         pairs = build(("1", "a", 200, 100, [TRUE_BOX]), ("2", "a", 200, 101, []))
         for grey in (10, 11, 12, 13, 14):
             write_image(tmp_path / f"reference/a/{grey:03d}.png", grey)
@@ -272,15 +269,14 @@ class TestCalibrate:
         report = evaluate(pairs, inspector, calibrate_n=4)
         product = inspector.calls[0][1]
         assert inspector.calls == [
-            ("register", product, [10, 11]),
-            ("calibrate", product, [12, 13]),
+            ("register", product, [10, 11, 12, 13]),
             ("inspect", product, 100),
             ("inspect", product, 101),
         ]
         expected = {
-            "mode": "calibrated",
-            "references": ["010.png", "011.png"],
-            "good": ["012.png", "013.png"],
+            "mode": "registered",
+            "references": ["010.png", "011.png", "012.png", "013.png"],
+            "learning": asdict(LEARNED),
             "note": None,
         }
         assert report["calibrate"] == {"n": 4, "products": {"a": expected}}
@@ -294,21 +290,13 @@ class TestCalibrate:
         write_image(tmp_path / "reference/a/010.png", 10)
         inspector = ScriptedInspector({})
         products = evaluate(pairs, inspector, calibrate_n=9)["calibrate"]["products"]
-        assert products["a"]["references"] + products["a"]["good"] == ["010.png", "200.png"]
+        assert products["a"]["references"] == ["010.png", "200.png"]
 
     def test_the_targets_of_the_whole_set_are_left_out_with_a_limit_too(self, build: Build, tmp_path: Path) -> None:
         pairs = build(("1", "a", 200, 100, []), ("2", "a", 200, 101, []))
         (tmp_path / "reference/a/000.png").write_bytes((tmp_path / "target/101.png").read_bytes())
         report = evaluate(pairs, ScriptedInspector({}), calibrate_n=9, limit=1)
         assert report["calibrate"]["products"]["a"]["references"] == ["200.png"]
-
-    def test_one_good_part_becomes_the_reference_and_it_is_said(self, build: Build) -> None:
-        inspector = ScriptedInspector({})
-        report = evaluate(build(("1", "a", 200, 100, [])), inspector, calibrate_n=5)
-        assert [call[0] for call in inspector.calls] == ["register", "inspect"]
-        entry = report["calibrate"]["products"]["a"]
-        assert entry["mode"] == "registered"
-        assert "not calibrated" in entry["note"]
 
     @pytest.mark.parametrize("case", ["no folder", "all targets", "aligned", "refused"])
     def test_what_cannot_be_registered_is_one_shot_and_it_is_said(
@@ -338,31 +326,13 @@ class TestCalibrate:
         assert (entry["mode"], entry["references"]) == ("one-shot", [])
         assert why.get(case, "no images") in entry["note"]
 
-    def test_a_refused_calibration_keeps_the_default_threshold_and_says_so(self, build: Build, tmp_path: Path) -> None:
-        pairs = build(("1", "a", 200, 100, []))
-        write_image(tmp_path / "reference/a/010.png", 10)
-        inspector = ScriptedInspector({})
-        inspector.refuse_calibrate = CalibrationError("good[0] looks bad")
-        entry = evaluate(pairs, inspector, calibrate_n=3)["calibrate"]["products"]["a"]
-        assert (entry["mode"], entry["good"]) == ("registered", [])
-        assert "calibration: good[0] looks bad" in entry["note"]
-
-    def test_references_have_one_size_and_the_others_calibrate(self, build: Build, tmp_path: Path) -> None:
-        pairs = build(("1", "a", 200, 100, []))
-        write_image(tmp_path / "reference/a/010.png", 10, size=(70, 60))
-        for grey in (11, 12):
-            write_image(tmp_path / f"reference/a/{grey:03d}.png", grey)
-        inspector = ScriptedInspector({})
-        evaluate(pairs, inspector, calibrate_n=3)
-        assert [call[2] for call in inspector.calls[:2]] == [[11, 12], [10]]
-
     def test_the_same_pixels_twice_count_once(self, build: Build, tmp_path: Path) -> None:
         pairs = build(("1", "a", 200, 100, []))
         for name, grey in (("010.png", 10), ("011.bmp", 10), ("012.png", 12)):
             write_image(tmp_path / "reference/a" / name, grey)
         inspector = ScriptedInspector({})
         evaluate(pairs, inspector, calibrate_n=3)
-        assert [call[2] for call in inspector.calls[:2]] == [[10], [12]]
+        assert [call[2] for call in inspector.calls[:1]] == [[10, 12]]
 
     def test_products_have_their_own_thresholds_in_the_report(self, build: Build) -> None:
         pairs = build(("1", "a", 200, 100, []), ("2", "b", 201, 101, []))

@@ -57,6 +57,8 @@ class TestStream:
     def test_a_good_part_lies_nearly_where_the_golden_sample_lies(
         self, products: dict[str, SimulatedProduct], name: str
     ) -> None:
+        if name == "felt":
+            pytest.skip("no two sheets are the same picture")
         golden = products[name].golden().astype(np.float64)
         for index in range(3):
             good = products[name].good(index).astype(np.float64)
@@ -88,7 +90,7 @@ def test_any_size_gives_square_frames_of_it(size: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "engine"}, "product: got 'engine', allowed: gasket, board, label"),
+        ({"name": "engine"}, "product: got 'engine', allowed: gasket, board, label, felt"),
         ({"name": "board", "size": 100}, "size: got 100, allowed: 128 to 4096 pixels"),
         ({"name": "board", "size": 5000}, "size: got 5000, allowed"),
         ({"name": "board", "seed": -1}, "seed: got -1, allowed: at least 0"),

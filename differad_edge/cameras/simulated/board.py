@@ -48,6 +48,7 @@ class Board:
 
     name = "board"
     kinds: tuple[str, ...] = ("missing part", "solder bridge", "scratch", "stain", "extra blob")
+    varies = False
     scratch_colour: Colour = (120, 196, 216)
     stain_colour: Colour = (30, 58, 74)
     blob_colour: Colour = (196, 200, 202)

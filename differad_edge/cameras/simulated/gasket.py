@@ -22,6 +22,7 @@ class Gasket:
 
     name = "gasket"
     kinds: tuple[str, ...] = ("missing hole", "scratch", "stain", "extra blob", "crack")
+    varies = False
     scratch_colour: Colour = (232, 236, 238)
     stain_colour: Colour = (28, 44, 58)
     blob_colour: Colour = (150, 158, 164)

@@ -38,6 +38,7 @@ class Label:
 
     name = "label"
     kinds: tuple[str, ...] = ("wrong print", "missing print", "stain", "tear", "scratch")
+    varies = False
     scratch_colour: Colour = (176, 196, 208)
     stain_colour: Colour = (96, 62, 30)
     blob_colour: Colour = (40, 36, 34)

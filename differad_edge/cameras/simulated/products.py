@@ -1,7 +1,8 @@
 """Simulated products: a golden sample and an endless stream of parts with known defects.
 
-A part is drawn like its golden sample, damaged or not, and then seen by a camera: shifted, slightly turned and scaled,
-under another exposure, with noise. Everything follows from (product, size, seed, index).
+A part is drawn like its golden sample, or like no other where good parts vary, damaged or not, and then seen by a
+camera: shifted, slightly turned and scaled, under another exposure, with noise. Everything follows from (product, size,
+seed, index).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from differad_edge.cameras.simulated.board import Board
 from differad_edge.cameras.simulated.canvas import MARGIN, Canvas
 from differad_edge.cameras.simulated.defects import SURFACE_DEFECTS, Surface
+from differad_edge.cameras.simulated.felt import Felt
 from differad_edge.cameras.simulated.gasket import Gasket
 from differad_edge.cameras.simulated.label import Label
 from differad_edge.errors import ConfigError
@@ -30,17 +32,21 @@ __all__ = ["PRODUCT_NAMES", "SimulatedPart", "SimulatedProduct"]
 
 
 class Scene(Surface, Protocol):
-    """A product that can be drawn. ``kinds``: the defects it can have."""
+    """A product that can be drawn. ``kinds``: the defects it can have; ``varies``: no two good parts look the same."""
 
     name: str
     kinds: tuple[str, ...]
+    varies: bool
 
     def paint(self, canvas: Canvas, rng: Generator, flaw: str | None) -> None:
-        """Draw the part with ``flaw`` built in where it knows that kind; ``rng`` decides nothing but where."""
+        """Draw the part with ``flaw`` built in where it knows that kind.
+
+        ``rng`` decides where, and where good parts vary how they do; nothing else.
+        """
         ...
 
 
-_SCENES: dict[str, Scene] = {scene.name: scene for scene in (Gasket(), Board(), Label())}
+_SCENES: dict[str, Scene] = {scene.name: scene for scene in (Gasket(), Board(), Label(), Felt())}
 PRODUCT_NAMES = tuple(_SCENES)
 
 MIN_SIZE_PX, MAX_SIZE_PX = 128, 4096
@@ -128,7 +134,7 @@ class SimulatedProduct:
         return canvas
 
     def _part(self, kind: str | None, rng: Generator) -> SimulatedPart:
-        sound = self._canvas()
+        sound = self._paint(None, rng) if self._scene.varies else self._canvas()
         canvas = sound
         boxes: tuple[Box, ...] = ()
         if kind is not None:

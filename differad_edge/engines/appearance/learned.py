@@ -31,7 +31,7 @@ __all__ = ["Learned", "evidence_in", "judge", "learn"]
 _FEWEST_KEPT = 2  # whatever is allowed
 # The boxes of both maps fit on parts of many kinds; a crack's filter answers have gaps.
 _DEEP_GROWTH = Growth(least=0.78, share=0.65, bridge_cells=0)
-_FINE_GROWTH = Growth(least=0.6, share=0.0, bridge_cells=1)
+_FINE_GROWTH = Growth(least=0.6, share=0.3, bridge_cells=1)
 
 _UNLIKE = "unlike the good parts: {:.2f} times as far as any of them from the others"
 _MARKED = "a line or spot {:.2f} times as strong as on any good part"

@@ -62,14 +62,18 @@ class Memory:
         """Bytes held, with the layout in which good parts are looked through."""
         return self.deep.nbytes + self.limit.nbytes + (0 if self._index is None else self._index.nbytes)
 
+    def lay_out(self, describer: Describer) -> NDArray[np.float32]:
+        """The layout in which good parts are looked through; made once."""
+        if self._index is None:
+            self._index = describer.index(self.deep)
+        return self._index
+
     def compare(self, part: Described, describer: Describer, deadline: Deadline | None = None) -> Maps:
         """How far ``part`` is from the good parts at each place.
 
         A part of another size is stretched over them; its filter answers stay as they are, for they would be flattened.
         """
-        if self._index is None:
-            self._index = describer.index(self.deep)
-        nearest = describer.nearest(self._index, _resized(part.deep, self.deep.shape[2:]), deadline)
+        nearest = describer.nearest(self.lay_out(describer), _resized(part.deep, self.deep.shape[2:]), deadline)
         deep = cv2.GaussianBlur(nearest, (0, 0), SMOOTH_DEEP_CELLS)
         limit = _resized(self.limit, part.fine.shape[1:])
         fine = cv2.GaussianBlur((part.fine / limit).max(0), (0, 0), _SMOOTH_FINE_CELLS)

@@ -14,19 +14,16 @@ from differad_edge.engines.appearance.learned import Learned, evidence_in, judge
 from differad_edge.engines.appearance.limits import Limits
 from differad_edge.engines.appearance.memory import SMOOTH_DEEP_CELLS, Maps, Memory
 from differad_edge.engines.appearance.views import View, view_of
-from differad_edge.engines.base import Evidence
+from differad_edge.engines.base import ENOUGH_GOOD_PARTS, Evidence
 from differad_edge.images import Image
 from differad_edge.results import Reason
 
 if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
 
-__all__ = ["ENOUGH", "Sample"]
+__all__ = ["Sample"]
 
 Plane = NDArray[np.float32]
-
-ENOUGH = 10
-"""Good parts from which products that vary are told from defects, on average; more bring fewer false rejects."""
 
 _MOVES = (
     (1 / 2, 1 / 2),
@@ -45,7 +42,7 @@ _TEXTURE = 1.0  # nine tenths of its places have their like elsewhere
 _MOST_UNLIKE = 0.25  # of the picture: a defect is somewhere, another product is everywhere
 _PLACES_AT_ONCE = 1024
 
-_CANNOT_TELL = f"and one sample cannot tell whether good parts do; register {ENOUGH} good parts"
+_CANNOT_TELL = f"and one sample cannot tell whether good parts do; register {ENOUGH_GOOD_PARTS} good parts"
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,9 @@ class Sample:
         )
         between = describer.describe(_turned(view.image, 180 / _TURNS)).deep
         limit = _UNLIKE_TURNED * float(_nearest(turned, between).max())
-        return cls(Learned(None, Memory.of([part]), limits, (), None), unlike <= _TEXTURE, turned, limit)
+        memory = Memory.of([part])
+        memory.lay_out(describer)
+        return cls(Learned(None, memory, limits, (), None), unlike <= _TEXTURE, turned, limit)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """As arrays without Python objects."""
