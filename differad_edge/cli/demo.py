@@ -38,9 +38,8 @@ def demo(
     threads: ThreadsOption = None,
 ) -> None:
     """Show an inspection from beginning to end, with generated parts: no camera, no GPU, no data needed."""
-    from differad_edge.cameras.simulated import PRODUCT_NAMES
     from differad_edge.cli._console import output, progress
-    from differad_edge.cli._demo_line import PARTS_EACH, inspect_on_the_line
+    from differad_edge.cli._demo_line import DEMO_PRODUCTS, PARTS_EACH, inspect_on_the_line
     from differad_edge.cli._demo_run import FOLDER_PRODUCT, as_block, find_golden, inspect_folder
     from differad_edge.cli._files import write_image
     from differad_edge.cli._sheet import draw_sheet
@@ -62,7 +61,7 @@ def demo(
         generated = []
         for part in inspect_on_the_line(config, parts_folder, journal, seed, golden):
             generated.append(part)
-            moved(len(generated), PARTS_EACH * len(PRODUCT_NAMES))
+            moved(len(generated), PARTS_EACH * len(DEMO_PRODUCTS))
     own_parts: list[Inspected] = []
     if own is not None:
         with EdgeInspector(config=config) as inspector, progress("inspecting your images") as moved:
@@ -70,7 +69,7 @@ def demo(
     _show_table(console, generated)
     summary = _summary(generated)
     console.print(summary)
-    blocks = [as_block(name, golden[name], [p for p in generated if p.product == name]) for name in PRODUCT_NAMES]
+    blocks = [as_block(name, golden[name], [p for p in generated if p.product == name]) for name in DEMO_PRODUCTS]
     sheet, card = out / "sheet.png", out / "readme.jpg"
     write_image(draw_sheet("differad-edge: one golden sample, every part compared with it", summary, blocks), sheet)
     _write_card(blocks, card)

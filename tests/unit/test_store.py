@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,11 +208,6 @@ def test_unknown_product(store: ReferenceStore, act: str) -> None:
         ([picture(1), np.full((24, 32, 3), 255, np.uint8)], ImageQualityError, "reference 2 is blank"),  # white
         ([np.zeros((24, 32, 3), np.uint8)], ImageQualityError, "deviate by 0.00 grey levels; at least 2"),  # black
         ([picture(1), picture(2), picture(1)], DuplicateReferenceError, "reference 3 .* same pixels as reference 1"),
-        (
-            [picture(1), picture(2, 32, 24)],
-            IncompatibleReferenceError,
-            "reference 2 is 24x32 px, reference 1 is 32x24 px",
-        ),
     ],
 )
 def test_refused_images(store: ReferenceStore, images: list[np.ndarray], error: type[Exception], message: str) -> None:
@@ -230,9 +226,25 @@ def test_duplicate_and_size_are_checked_against_what_is_stored(store: ReferenceS
     store.register("p", [picture(1)], sources=["gold.png"])
     with pytest.raises(DuplicateReferenceError, match=r"reference 1 \(again.png\) .* stored ref-001 \(gold.png\)"):
         store.add("p", [picture(1)], sources=["again.png"])
+    assert store.load("p").version == 1
+
+
+@pytest.mark.parametrize("regional", [{"roi": (0, 0, 20, 20)}, {"ignore": np.eye(24, 32, dtype=np.bool_)}])
+def test_references_have_one_size_where_a_region_or_a_mask_holds_for_all(
+    store: ReferenceStore, regional: dict[str, Any]
+) -> None:
+    with pytest.raises(IncompatibleReferenceError, match="reference 2 is 24x32 px, reference 1 is 32x24 px"):
+        store.register("p", [picture(1), picture(2, 32, 24)], **regional)
+    store.register("p", [picture(1)], **regional)
     with pytest.raises(IncompatibleReferenceError, match=r"reference 1 is 24x32 px, stored ref-001 .* is 32x24 px"):
         store.add("p", [picture(2, 32, 24)])
-    assert store.load("p").version == 1
+
+
+def test_references_of_different_sizes_are_kept_as_they_are(store: ReferenceStore) -> None:
+    store.register("p", [picture(1), picture(2, 32, 24)])
+    store.add("p", [picture(3, 40, 24)])
+    shapes = [reference.image.shape for reference in store.load("p").references]
+    assert shapes == [picture(1).shape, picture(2, 32, 24).shape, picture(3, 40, 24).shape]
 
 
 def test_sources_of_another_number_are_refused(store: ReferenceStore) -> None:
