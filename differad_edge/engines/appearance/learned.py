@@ -31,7 +31,7 @@ __all__ = ["Learned", "evidence_in", "judge", "learn"]
 _FEWEST_KEPT = 2  # whatever is allowed
 # The boxes of both maps fit on parts of many kinds; a crack's filter answers have gaps.
 _DEEP_GROWTH = Growth(least=0.78, share=0.65, bridge_cells=0)
-_FINE_GROWTH = Growth(least=0.6, share=0.3, bridge_cells=1)
+_FINE_GROWTH = Growth(least=0.6, share=0.3, bridge_cells=2)
 
 _UNLIKE = "unlike the good parts: {:.2f} times as far as any of them from the others"
 _MARKED = "a line or spot {:.2f} times as strong as on any good part"
@@ -78,6 +78,12 @@ class Learned:
         places = deep.shape[2:]
         if deep.ndim != 4 or limit.ndim != 3 or deep_spread.shape != places or fine_spread.shape != limit.shape[1:]:
             raise ValueError(f"memory of {deep.shape}, {limit.shape}, {deep_spread.shape}, {fine_spread.shape}")
+        if not deep.size or not np.isfinite(deep).all():
+            raise ValueError("memory without parts, or with values that are no numbers")
+        # A limit that is not positive and finite would silence a map: parts would pass unseen.
+        for name in ("limit", "deep_spread", "fine_spread", "limits"):
+            if not (np.isfinite(arrays[name]).all() and (np.asarray(arrays[name]) > 0).all()):
+                raise ValueError(f"{name}: not positive and finite everywhere")
         calm, deep_most, fine_most = (float(v) for v in arrays["limits"])
         frame = None
         if arrays["frame"].size:

@@ -16,8 +16,11 @@ __all__ = ["Limits"]
 Plane = NDArray[np.float32]
 
 _CALM_QUANTILE = 0.9
+_LEAST_ANSWER = 1e-3
 _LEAST_CALM = 1 / 8  # of the usual: an even part must not be blown up without end
 _EVEN_PARTS = 3.0  # how many parts' worth of belief that good parts vary alike at every place
+_COPY = 0.25  # of the second largest distance: nearer than two different parts ever are
+_LEAST_LIMIT = 0.1  # what noise reaches on parts without any structure
 _FARTHEST = 1.5  # times as far as usual: what one good part may move the limit
 _AROUND_DEEP, _AROUND_FINE = 4, 8  # cells, the same in px: what varies at a place varies nearby
 
@@ -41,22 +44,24 @@ class Limits:
     def of(cls, left_out: Sequence[Maps]) -> tuple[Limits, tuple[float, ...]]:
         """From the maps of at least two good parts, each against the others: the limits, and the ratio of each part.
 
-        A part's own map counts for its ratio and not for the spread that the ratio is measured in.
+        A part's own map counts for its ratio and not for the spread that the ratio is measured in. A part that is there
+        twice lies next to itself, says nothing of how far parts lie, and has the ratio 0.
         """
-        calm = float(np.median([np.quantile(maps.fine, _CALM_QUANTILE) for maps in left_out]))
-        deep = [maps.deep for maps in left_out]
-        fine = [_resized(_calmed(maps.fine, calm), left_out[0].fine.shape) for maps in left_out]
+        copies = _copies_in(left_out)
+        telling = [maps for maps, copy in zip(left_out, copies, strict=True) if not copy]
+        calm = _calm_of(telling)
+        deep = [maps.deep for maps in telling]
+        fine = [_resized(_calmed(maps.fine, calm), telling[0].fine.shape) for maps in telling]
         deep_peaks, fine_peaks = _left_out_peaks(deep, _AROUND_DEEP), _left_out_peaks(fine, _AROUND_FINE)
         spreads = (_spread(deep, _AROUND_DEEP), _spread(fine, _AROUND_FINE))
         limits = cls(calm, *spreads, _largest(deep_peaks), _largest(fine_peaks))
-        ratios = tuple(max(d / limits.deep, f / limits.fine) for d, f in zip(deep_peaks, fine_peaks, strict=True))
-        return limits, ratios
+        ratios = iter([max(d / limits.deep, f / limits.fine) for d, f in zip(deep_peaks, fine_peaks, strict=True)])
+        return limits, tuple(0.0 if copy else next(ratios) for copy in copies)
 
     @classmethod
     def even(cls, maps: Maps, *, deep: float, fine: float) -> Limits:
         """The same limits at every place, for a single good part. ``maps``: of that part against itself, moved."""
-        calm = float(np.quantile(maps.fine, _CALM_QUANTILE))
-        return cls(calm, np.ones_like(maps.deep), np.ones_like(maps.fine), deep, fine)
+        return cls(_calm_of([maps]), np.ones_like(maps.deep), np.ones_like(maps.fine), deep, fine)
 
     def ratios(self, maps: Maps) -> Maps:
         """Both maps in units of the limit: 1 is as far as the farthest good part."""
@@ -68,14 +73,15 @@ class Limits:
 def _left_out_peaks(planes: Sequence[Plane], around: int) -> list[float]:
     """The largest value of each plane in units of the spread of the others."""
     return [
-        float((plane / _spread([other for place, other in enumerate(planes) if place != index], around)).max())
+        float((plane / _spread([*planes[:index], *planes[index + 1 :]] or [plane], around)).max())
         for index, plane in enumerate(planes)
     ]
 
 
 def _largest(peaks: Sequence[float]) -> float:
+    second, most = sorted([*peaks, 0.0])[-2:]
     # One that lies far from all others may be a bad part among the good ones: it does not set the limit alone.
-    return max(1e-6, min(max(peaks), _FARTHEST * float(np.median(peaks))))
+    return max(_LEAST_LIMIT, min(most, max(second, _FARTHEST * float(np.median(peaks)))))
 
 
 def _spread(planes: Sequence[Plane], around: int) -> Plane:
@@ -87,9 +93,20 @@ def _spread(planes: Sequence[Plane], around: int) -> Plane:
     return np.asarray((smooth * parts / even + _EVEN_PARTS) / (parts + _EVEN_PARTS), np.float32)
 
 
+def _copies_in(left_out: Sequence[Maps]) -> list[bool]:
+    peaks = [float(maps.deep.max()) for maps in left_out]
+    usual = sorted(peaks)[-2] or max(peaks)
+    return [peak < _COPY * usual for peak in peaks]
+
+
+def _calm_of(maps: Sequence[Maps]) -> float:
+    # Not 0, where parts have no structure at all: it is what answers are measured in.
+    return max(_LEAST_ANSWER, float(np.median([np.quantile(one.fine, _CALM_QUANTILE) for one in maps])))
+
+
 def _calmed(fine: Plane, calm: float) -> Plane:
     """Filter answers as on a surface that is as rough as the good parts usually are: roughness is no defect."""
-    rough = max(float(np.quantile(fine, _CALM_QUANTILE)), _LEAST_CALM * calm, 1e-6)
+    rough = max(float(np.quantile(fine, _CALM_QUANTILE)), _LEAST_CALM * calm)
     return np.asarray(fine * (calm / rough), np.float32)
 
 

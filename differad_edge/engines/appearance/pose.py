@@ -19,7 +19,7 @@ Affine = NDArray[np.float64]
 _WORK_SIDE_PX = 384
 _BORDER_SHARE = 0.03
 _LEAST_CONTRAST = 8.0  # grey levels between part and background
-_MOST_ON_BORDER = 0.1  # of the image's rim: a part that leaves the picture has no pose
+_MOST_ON_BORDER = 0.05  # of the image's rim: a part that leaves the picture has no pose
 _ELONGATED = 1.5  # length against width: below, the main axis is a matter of chance
 _MARGIN = 0.06  # of the part's length, around it
 _LARGEST_ZOOM = 1.5  # more invents pixels
@@ -100,7 +100,8 @@ def find_outline(image: Image) -> Outline | None:
     may fall off towards a side.
     """
     scale = min(1.0, _WORK_SIDE_PX / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    work = tuple(max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
+    small = cv2.resize(image, work, interpolation=cv2.INTER_AREA) if scale < 1 else image
     height, width = small.shape[:2]
     rim_px = max(3, int(_BORDER_SHARE * max(height, width)))
     rim = np.ones((height, width), bool)

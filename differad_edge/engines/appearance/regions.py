@@ -43,14 +43,12 @@ def candidates_in(ratio: Plane, size: tuple[int, int], growth: Growth, what: str
     map tells, for the description.
     """
     found = []
-    for corner, values in _places(ratio, growth.least, growth.bridge_cells):
-        peak = float(values.max())
-        if growth.share * peak > growth.least:
-            parts = _places(values, growth.share * peak, growth.bridge_cells)
-            offset, values = max(parts, key=lambda part: float(part[1].max()))
-            corner = (corner[0] + offset[0], corner[1] + offset[1])
-        candidate = _candidate(values > 0, corner, peak, ratio, size)
-        found.append(replace(candidate, description=what.format(peak)))
+    for (left, top), place in _places(ratio, growth.least, growth.bridge_cells):
+        least = max(growth.least, growth.share * float(place.max()))
+        for (right, down), values in _places(place, least, growth.bridge_cells):
+            peak = float(values.max())
+            candidate = _candidate(values > 0, (left + right, top + down), peak, ratio, size)
+            found.append(replace(candidate, description=what.format(peak)))
     return found
 
 
@@ -59,7 +57,7 @@ def _places(ratio: Plane, least: float, bridge_cells: int) -> Iterator[tuple[tup
     warm = (ratio >= least).astype(np.uint8)
     joined = warm
     if bridge_cells:
-        kernel = np.ones((bridge_cells + 2, bridge_cells + 2), np.uint8)
+        kernel = np.ones((bridge_cells + 1, bridge_cells + 1), np.uint8)
         joined = np.maximum(warm, cv2.morphologyEx(warm, cv2.MORPH_CLOSE, kernel))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     for index, stat in enumerate(np.asarray(stats)[1:], 1):

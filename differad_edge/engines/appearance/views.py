@@ -16,7 +16,8 @@ __all__ = ["View", "view_of"]
 
 Plane = NDArray[np.float32]
 
-_GRID_CELLS = 200  # of the picture's longer side
+_GRID_CELLS = 200  # of the picture's longer side, at least
+_FOUND_PX = 4  # of the view: the cells of the finer map
 _SOFTEN_BELOW = 0.8  # zoom under which fine structure would alias
 
 
@@ -33,7 +34,9 @@ class View:
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of maps over the picture."""
         width, height = self.size
-        cell_px = max(width, height) / _GRID_CELLS
+        # Not coarser than what was found: a narrow peak must not fall between two cells.
+        scale = width / self.image.shape[1] if self.to_picture is None else float(np.linalg.norm(self.to_picture[:, 0]))
+        cell_px = max(1.0, min(max(width, height) / _GRID_CELLS, _FOUND_PX * scale))
         return max(1, round(height / cell_px)), max(1, round(width / cell_px))
 
     def in_picture(self, cells: Plane) -> Plane:

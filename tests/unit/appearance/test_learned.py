@@ -14,7 +14,7 @@ from varying import felt, inside, loose_pin, scratched
 
 from differad_edge.config import LearningConfig
 from differad_edge.deadline import Deadline
-from differad_edge.engines.appearance.features import Describer
+from differad_edge.engines.appearance.features import Described, Describer
 from differad_edge.engines.appearance.learned import Learned, evidence_in, judge, learn
 from differad_edge.engines.appearance.memory import Maps
 from differad_edge.engines.appearance.views import view_of
@@ -28,6 +28,29 @@ SIZE = (320, 240)
 BLOB = Box(200, 100, 230, 130)
 AMPLE = LearningConfig()
 MIB = 2**20
+
+
+class Remembering(Describer):
+    """Describes each of the last pictures once: the same good parts are learned from again and again here."""
+
+    def __init__(self) -> None:
+        super().__init__(1, ["CPUExecutionProvider"])
+        self.known: dict[bytes, Described] = {}
+
+    def describe(self, image: Image, deadline: Deadline | None = None) -> Described:
+        if deadline is not None:
+            return super().describe(image, deadline)
+        key = image.tobytes()
+        found = self.known.pop(key) if key in self.known else super().describe(image)
+        self.known[key] = found
+        if len(self.known) > 12:
+            del self.known[next(iter(self.known))]
+        return found
+
+
+@pytest.fixture(scope="module")
+def describer() -> Describer:
+    return Remembering()
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +79,13 @@ def test_parts_that_fill_the_picture_are_compared_as_they_lie(felts: Learned) ->
 
 
 def test_most_further_good_parts_pass_and_none_scores_like_a_defect(felts: Learned, describer: Describer) -> None:
-    scores = sorted(judged(felts, felt(seed), describer).score for seed in range(50, 58))
-    assert scores[5] < 0.5
+    scores = sorted(judged(felts, felt(seed), describer).score for seed in range(50, 55))
+    assert scores[2] < 0.5
     assert scores[-1] < 0.6
     assert scores[0] > 0.3  # another part is no copy
 
 
-@pytest.mark.parametrize("seed", [50, 51, 52])
+@pytest.mark.parametrize("seed", [50, 51])
 @pytest.mark.parametrize("kind", ["line", "blob"])
 def test_a_defect_is_found_in_its_place(felts: Learned, describer: Describer, seed: int, kind: str) -> None:
     good = felt(seed)
@@ -83,7 +106,7 @@ def test_the_heat_map_is_over_the_picture_and_as_hot_as_the_score(felts: Learned
     assert heat is not None
     assert heat.shape == (150, 200)
     assert heat.dtype == np.float32
-    assert 0 <= heat.min()
+    assert heat.min() >= 0
     assert heat.max() == pytest.approx(evidence.score)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert inside((float(column) * 1.6, float(row) * 1.6), BLOB)
@@ -109,10 +132,15 @@ def test_images_stay_as_they_were(felts: Learned, describer: Describer) -> None:
 
 
 def test_a_bad_one_among_the_good_parts_stands_out_and_does_not_hide_its_like(describer: Describer) -> None:
-    learned = learn([*(felt(seed) for seed in range(4)), planted(felt(4), BLOB)], describer, AMPLE)
-    assert learned.left_out[4] > 0.6
-    assert max(learned.left_out[:4]) <= 0.5 + 1e-6
+    learned = learn([*(felt(seed) for seed in range(3)), planted(felt(4), BLOB)], describer, AMPLE)
+    assert learned.left_out[3] > 0.6
+    assert max(learned.left_out[:3]) <= 0.5 + 1e-6
     assert judged(learned, planted(felt(50), Box(40, 150, 70, 180)), describer).score > 0.6
+
+
+def test_a_picture_that_is_there_twice_makes_no_other_part_bad(describer: Describer) -> None:
+    learned = learn([felt(0), felt(0), felt(1), felt(2)], describer, AMPLE)
+    assert judged(learned, felt(50), describer).score < 0.65
 
 
 def test_two_good_parts_of_different_sizes_are_enough(describer: Describer) -> None:
@@ -126,7 +154,7 @@ def test_two_good_parts_of_different_sizes_are_enough(describer: Describer) -> N
 
 def test_parts_that_lie_as_they_fall_are_compared_in_their_own_frame(pins: Learned, describer: Describer) -> None:
     assert pins.frame is not None
-    for seed in (40, 41, 42):
+    for seed in (40, 41):
         good, _ = loose_pin(seed)
         assert judged(pins, good, describer).score < 0.55
         flawed, spot = loose_pin(seed, spot=True)
@@ -145,19 +173,22 @@ def test_a_picture_without_the_part_is_no_complete_comparison(pins: Learned, des
 
 # -- masks, time -------------------------------------------------------------------------------------------------------
 
+#: A defect warms what lies this far around it, too.
+WARM_PX = 44
 
-def masked(*boxes: Box) -> NDArray[np.bool_]:
-    ignore = np.zeros((SIZE[1], SIZE[0]), bool)
-    for x1, y1, x2, y2 in boxes:
-        ignore[int(y1) - 12 : int(y2) + 12, int(x1) - 12 : int(x2) + 12] = True
+
+def masked(box: Box, size: tuple[int, int] = SIZE) -> NDArray[np.bool_]:
+    ignore = np.zeros((size[1], size[0]), bool)
+    x1, y1, x2, y2 = (int(v) for v in box)
+    ignore[max(0, y1 - WARM_PX) : y2 + WARM_PX, max(0, x1 - WARM_PX) : x2 + WARM_PX] = True
     return ignore
 
 
 def test_an_ignored_place_is_silent_and_no_other(felts: Learned, describer: Describer) -> None:
     elsewhere = Box(60, 50, 90, 80)
-    image = planted(planted(felt(52), BLOB), elsewhere)
-    assert judged(felts, image, describer, masked(BLOB, elsewhere)).score < 0.55
-    evidence = judged(felts, image, describer, masked(BLOB))
+    image = planted(felt(52), BLOB)
+    assert judged(felts, image, describer, masked(BLOB)).score < 0.55
+    evidence = judged(felts, planted(image, elsewhere), describer, masked(BLOB))
     assert iou(evidence.candidates[0].box, elsewhere) > 0.3
     assert evidence.score > 0.65
     assert all(iou(c.box, BLOB) == 0 for c in evidence.candidates)
@@ -171,8 +202,7 @@ def test_where_all_is_ignored_nothing_is_said(felts: Learned, describer: Describ
 
 def test_an_ignored_place_of_a_turned_part_is_one_of_the_picture(pins: Learned, describer: Describer) -> None:
     flawed, (x, y) = loose_pin(40, spot=True)
-    ignore = np.zeros(flawed.shape[:2], bool)
-    ignore[int(y) - 20 : int(y) + 20, int(x) - 20 : int(x) + 20] = True
+    ignore = masked(Box(x - 6, y - 6, x + 6, y + 6), (400, 300))
     assert judged(pins, flawed, describer, ignore).score < 0.55
     assert judged(pins, flawed, describer, ignore[::-1, ::-1]).score > 0.65
 
@@ -196,20 +226,19 @@ def test_a_distance_that_is_no_number_reaches_the_decision() -> None:
 # -- what it may cost --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("allowed_mib", [25.0, 0.001])
-def test_fewer_parts_are_kept_where_memory_is_short_but_two(describer: Describer, allowed_mib: float) -> None:
-    images = [felt(seed) for seed in (0, 0, 1, 2, 3)]  # the second one adds nothing
+@pytest.mark.parametrize(("allowed_mib", "parts"), [(22.0, 3), (0.001, 2)])
+def test_fewer_parts_are_kept_where_memory_is_short_but_two(
+    describer: Describer, allowed_mib: float, parts: int
+) -> None:
+    images = [felt(seed) for seed in (0, 0, *range(1, parts))]  # the second one adds nothing
     learned = learn(images, describer, LearningConfig(max_memory_mib=allowed_mib))
-    kept = len(learned.memory.deep)
-    assert len(learned.left_out) == 5
-    if allowed_mib < 1:
-        assert kept == 2
-    else:
-        assert 2 < kept < 5
-        assert learned.nbytes <= allowed_mib * MIB
-    for one in range(kept):
+    kept = learned.memory.deep
+    assert len(learned.left_out) == parts + 1
+    assert len(kept) == parts
+    assert learned.nbytes <= allowed_mib * MIB or parts == 2
+    for one in range(parts):
         for other in range(one):
-            assert np.abs(learned.memory.deep[one] - learned.memory.deep[other]).max() > 0.1  # no part twice
+            assert np.abs(kept[one] - kept[other]).max() > 0.1  # no part twice
 
 
 def test_where_there_is_room_all_parts_are_kept(felts: Learned) -> None:
@@ -218,9 +247,9 @@ def test_where_there_is_room_all_parts_are_kept(felts: Learned) -> None:
 
 
 def test_fewer_parts_are_kept_where_time_is_short(describer: Describer) -> None:
-    learned = learn([felt(seed) for seed in range(4)], describer, LearningConfig(max_compare_ms=1e-3))
+    learned = learn([felt(seed) for seed in range(3)], describer, LearningConfig(max_compare_ms=1e-3))
     assert len(learned.memory.deep) == 2
-    assert len(learned.left_out) == 4
+    assert len(learned.left_out) == 3
 
 
 # -- the cache ---------------------------------------------------------------------------------------------------------

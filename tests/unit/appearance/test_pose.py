@@ -115,6 +115,10 @@ def test_nothing_is_found_in_an_empty_picture(shade: int) -> None:
     assert find_outline(np.full((300, 400, 3), shade, np.uint8)) is None
 
 
+def test_a_picture_of_the_most_extreme_shape_that_is_allowed_is_looked_at() -> None:
+    assert find_outline(np.full((16, 16384, 3), 60, np.uint8)) is None
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(width=st.integers(1, 60), height=st.integers(1, 60), seed=st.integers(0, 9))
 def test_what_is_found_in_rubbish_is_finite(width: int, height: int, seed: int) -> None:
@@ -138,7 +142,7 @@ def test_a_round_part_is_found_and_has_no_pose() -> None:
     assert frame_of([outline], AREA) is None
 
 
-@pytest.mark.parametrize("width_px", [60, 80, 100, 140])
+@pytest.mark.parametrize("width_px", [80, 100, 140])
 def test_a_strip_that_crosses_the_picture_has_no_pose(width_px: int) -> None:
     image = empty()
     image[100 : 100 + width_px, :] = 190

@@ -85,6 +85,7 @@ def test_the_mask_tells_the_shape() -> None:
     ratio[4:8, 10:12] = 1.0
     ratio[6:8, 10:16] = 1.0
     (candidate,) = candidates_in(ratio, SIZE, TO_LEAST, "")
+    assert candidate.mask is not None
     wanted = np.zeros((40, 60), bool)
     wanted[:, :20] = wanted[20:] = True
     assert np.array_equal(candidate.mask, wanted)
@@ -150,6 +151,15 @@ def test_boxes_lie_inside_the_picture_with_masks_of_their_extent(
         assert candidate.mask.any()
     if found:
         assert max(c.score for c in found) == pytest.approx(score_of(float(ratio.max())))
+
+
+@pytest.mark.parametrize("width", range(101, 300, 3))
+def test_no_sum_of_fractions_ends_beyond_the_picture(width: int) -> None:
+    ratio = np.zeros((1, 200), np.float32)
+    for first in (199, 198, 197):
+        ratio[0, first] = 1
+        (box,) = boxes(ratio, TO_LEAST, (width, 16))
+        assert width - 1e-9 < box.x2 <= width
 
 
 # -- echoes ------------------------------------------------------------------------------------------------------------

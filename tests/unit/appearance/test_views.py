@@ -79,10 +79,7 @@ def test_a_hot_cell_is_told_where_it_lies(size: tuple[int, int], place: tuple[fl
     "size",
     [
         (1600, 800),
-        pytest.param(
-            (2400, 240),
-            marks=pytest.mark.xfail(reason="fine cells lie closer than the grid's, which skips some of them"),
-        ),
+        (2400, 240),
     ],
 )
 def test_no_hot_cell_is_lost(size: tuple[int, int]) -> None:
