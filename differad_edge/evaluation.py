@@ -24,7 +24,7 @@ from differad_edge.scoring import Outcome, summarise
 
 __all__ = ["REPORT_VERSION", "Evaluation", "Inspecting", "Record", "evaluate", "run_evaluation"]
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Rises when a key of the report changes its meaning or goes away."""
 
 MIN_TRUTH_INSIDE = 0.5  # of a true box's area; real sets overshoot the edge by a pixel, wrong units by far more
@@ -92,8 +92,8 @@ def run_evaluation(
 ) -> Evaluation:
     """Inspect the pairs and score them.
 
-    Without ``calibrate_n`` each pair is one-shot, with its own reference. With it, each product is registered and
-    calibrated from up to that many of the set's good parts that are no target; the inspector's store is written, so
+    Without ``calibrate_n`` each pair is one-shot, with its own reference. With it, each product is registered
+    with up to that many of the set's good parts that are no target; the inspector's store is written, so
     give one that was opened on a temporary folder. ``limit`` takes that many pairs, evenly spread over the set.
 
     A pair whose inspection raises DifferadError counts with the verdict ERROR and is listed under ``failures``; none is

@@ -14,6 +14,7 @@ from differad_edge.images import Image
 from differad_edge.results import Box
 
 __all__ = [
+    "AT_THE_LIMIT",
     "ENOUGH_GOOD_PARTS",
     "Candidate",
     "ComparesAsItLies",
@@ -30,7 +31,8 @@ __all__ = [
 ENOUGH_GOOD_PARTS = 10
 """Good parts from which products that vary are told from defects; more bring fewer false rejects."""
 
-_AT_THE_LIMIT = 0.5 + 1e-6
+AT_THE_LIMIT = 0.5 + 1e-6
+"""Score of the farthest good part, and what rounding adds."""
 _WAYS = {
     "aligned": "which are alike and compared place by place",
     "appearance": "which are not the same picture and are compared by what each place looks like",
@@ -75,7 +77,8 @@ class Evidence:
     must reach the decision, which turns it into a result with a reason.
     ``candidates``: strongest first. ``heatmap``: HxW float32, 0 to 1, in the reference's frame, or None.
     ``reason``: not None says that the comparison is incomplete and why; such evidence never leads to OK. ``detail``:
-    the same in a sentence, for people.
+    the same in a sentence, for people. ``only_below_threshold``: the reason holds for a part that is not NG by its
+    score: what was seen is a defect, or nothing can be told.
     """
 
     score: float
@@ -83,6 +86,7 @@ class Evidence:
     heatmap: NDArray[np.float32] | None = None
     reason: str | None = None
     detail: str | None = None
+    only_below_threshold: bool = False
 
 
 @runtime_checkable
@@ -116,7 +120,7 @@ class Learning:
     def doubtful(self) -> tuple[int, ...]:
         """Which good parts, counted from 1, would be rejected beside the others: they may be none."""
         # At the limit lies the worst of any good parts.
-        return tuple(n for n, score in enumerate(self.left_out_scores, 1) if score > _AT_THE_LIMIT)
+        return tuple(n for n, score in enumerate(self.left_out_scores, 1) if score > AT_THE_LIMIT)
 
     def statement(self) -> str:
         """In a sentence or two, for the line engineer."""
@@ -125,8 +129,9 @@ class Learning:
                 "one golden sample, compared place by place; it cannot tell how good parts differ from each other: "
                 f"register {ENOUGH_GOOD_PARTS} good parts, and the engine finds out"
             )
-        words = f"{self.good_parts} good parts, {_WAYS.get(self.way, self.way)}; expect up to "
-        words += f"{self.false_reject_rate:.0%} of good parts to be rejected (the more good parts, the fewer)"
+        words = f"{self.good_parts} good parts, {_WAYS.get(self.way, self.way)}; expect about "
+        words += f"{self.false_reject_rate:.0%} of good parts to be rejected at the default threshold (the more good "
+        words += "parts, the fewer)"
         if self.good_parts < ENOUGH_GOOD_PARTS and self.way != "aligned":
             words += f"; {ENOUGH_GOOD_PARTS} good parts would settle it"
         if self.doubtful:
@@ -180,7 +185,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, references: Sequence[ReferenceView]) -> Prepared:
-        """Do all the work that depends on the references alone. All of them have one shape."""
+        """Do all the work that depends on the references alone; of one shape, unless it ComparesAsItLies."""
         ...
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> Prepared:

@@ -13,7 +13,7 @@ from differad_edge.config import LearningConfig
 from differad_edge.engines.appearance.features import Describer
 from differad_edge.engines.appearance.learned import Learned, judge, learn
 from differad_edge.engines.appearance.sample import Sample
-from differad_edge.engines.base import Evidence, Learning
+from differad_edge.engines.base import AT_THE_LIMIT, Evidence, Learning
 from differad_edge.images import Image
 
 if TYPE_CHECKING:
@@ -108,8 +108,9 @@ class Unlike:
         """``difference_bytes``: what is held for comparing place by place, which is nothing here."""
         learned = self._learned
         way = "appearance" if learned.frame is None else "posed"
-        # Two maps, each with a limit of its own.
-        rate = min(1.0, 2 / (len(learned.left_out) + 1))
+        # Two maps, each with a limit of its own, and what lies beyond it already.
+        beyond = sum(score > AT_THE_LIMIT for score in learned.left_out)
+        rate = min(1.0, (2 + beyond) / (len(learned.left_out) + 1))
         return Learning(
             way, len(learned.left_out), learned.left_out, rate, difference_bytes + learned.nbytes, learned.compare_ms
         )

@@ -107,8 +107,7 @@ class LiteEngine:
         self._limits = learning if learning is not None else LearningConfig()
         self._network = DifferenceNetwork(model, threads, self.providers, self.rule, self.detail)
         self._describer = Describer(threads, self.providers)
-        settings = (self.rule, self.detail, self._limits)
-        self.fingerprint = fingerprint_of({**model.graphs, **self._describer.graphs}, *settings)
+        self.fingerprint = fingerprint_of({**model.graphs, **self._describer.graphs}, self.rule, self.detail)
 
     def prepare(self, references: Sequence[ReferenceView]) -> LitePrepared:
         """Find out how parts of this product are best compared, and prepare for that.

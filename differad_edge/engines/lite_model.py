@@ -16,7 +16,6 @@ from differad_edge.errors import ConfigError, DeadlineExceeded, EngineError, Mod
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from differad_edge.config import LearningConfig
     from differad_edge.deadline import Deadline
     from differad_edge.engines.heatmap import HeatmapRule
 
@@ -108,12 +107,12 @@ def choose_providers(runtime: Any, wanted: Sequence[str] | None) -> list[str]:
     return list(wanted)
 
 
-def fingerprint_of(graphs: Mapping[str, bytes], rule: HeatmapRule, detail: Detail, learning: LearningConfig) -> str:
+def fingerprint_of(graphs: Mapping[str, bytes], rule: HeatmapRule, detail: Detail) -> str:
     """SHA-256 over weights and settings, hex."""
     digest = hashlib.sha256(b"lite-2")
     for name in sorted(graphs):
         digest.update(hashlib.sha256(graphs[name]).digest())
-    digest.update(json.dumps([asdict(rule), asdict(detail), learning.model_dump()], sort_keys=True).encode())
+    digest.update(json.dumps([asdict(rule), asdict(detail)], sort_keys=True).encode())
     return digest.hexdigest()
 
 

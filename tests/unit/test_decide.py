@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -70,3 +71,10 @@ def test_a_high_score_without_a_place_is_an_error_not_ok() -> None:
 def test_findings_are_limited_to_the_strongest(limit: int) -> None:
     decision = decide(evidence([0.6, 0.9, 0.7, 0.8]), 0.5, max_findings=limit)
     assert [c.score for c in decision.candidates] == [0.9, 0.8, 0.7][:limit]
+
+
+@given(SCORES, SCORES)
+def test_a_reason_that_holds_below_the_threshold_leads_to_ng_or_undecided(score: float, threshold: float) -> None:
+    doubted = replace(evidence([score], reason="one-reference"), only_below_threshold=True)
+    verdict = decide(doubted, threshold).verdict
+    assert verdict is (Verdict.NG if score >= threshold else Verdict.UNDECIDED)

@@ -102,25 +102,23 @@ class Learned:
 def learn(images: Sequence[Image], describer: Describer, allowed: LearningConfig) -> Learned:
     """Learn from two or more good parts, HxWx3 uint8 BGR each, of any sizes.
 
-    Every one is left out once and compared with the others: the largest distance found is the limit. Where the memory
-    would need more than is ``allowed``, the parts that differ most from each other are kept of it.
+    Of more parts than are ``allowed`` those that differ most from each other are learned from. Every one is left out
+    once and compared with the others: the largest distance found is the limit.
     """
     frame = frame_of([find_outline(image) for image in images], WORK_AREA_PX)
     views = [view_of(image, frame, describer.multiple) for image in images]
     described = [describer.describe(view.image) for view in views if view is not None]
+    memory = Memory.of(described)
+    memory.lay_out(describer)
+    fitting = int(allowed.max_memory_mib * 2**20 / (memory.nbytes / len(described)))
+    kept = _most_different(memory, max(_FEWEST_KEPT, min(allowed.max_good_parts, fitting)))
+    if len(kept) < len(described):
+        described = [described[index] for index in kept]
+        memory = Memory.of(described)
     left_out = zip(leave_one_out(described), described, strict=True)
     limits, ratios = Limits.of([others.compare(part, describer) for others, part in left_out])
-    memory = Memory.of(described)
     learned = Learned(frame, memory, limits, tuple(score_of(ratio) for ratio in ratios), None)
-    while True:
-        took_ms = _time_ms(learned, images[0], describer)
-        parts, held_mib = len(learned.memory.deep), learned.nbytes / 2**20
-        excess = max(held_mib / allowed.max_memory_mib, took_ms / (allowed.max_compare_ms or math.inf))
-        if excess <= 1 or parts <= _FEWEST_KEPT:
-            return replace(learned, compare_ms=took_ms)
-        learned = replace(
-            learned, memory=_most_different(memory, max(_FEWEST_KEPT, min(parts - 1, int(parts / excess))))
-        )
+    return replace(learned, compare_ms=_time_ms(learned, images[0], describer))
 
 
 def judge(
@@ -162,12 +160,12 @@ def _time_ms(learned: Learned, image: Image, describer: Describer) -> float:
     return (time.perf_counter() - began) * 1e3
 
 
-def _most_different(memory: Memory, most: int) -> Memory:
-    """The memory of at most ``most`` parts, each farthest from those before it (greedy k-centre), and all limits."""
+def _most_different(memory: Memory, most: int) -> list[int]:
+    """At most ``most`` parts in their order, each farthest from those before it (greedy k-centre)."""
     if len(memory.deep) <= most:
-        return memory
+        return list(range(len(memory.deep)))
     chosen, apart = [0], np.full(len(memory.deep), np.inf)
     while len(chosen) < most:
         apart = np.minimum(apart, np.square(memory.deep - memory.deep[chosen[-1]]).mean((1, 2, 3)))
         chosen.append(int(apart.argmax()))
-    return Memory(memory.deep[chosen], memory.limit)
+    return sorted(chosen)

@@ -103,7 +103,9 @@ def leave_one_out(good: Sequence[Described]) -> Iterator[Memory]:
 
 
 def _stacked(good: Sequence[Described]) -> NDArray[np.float32]:
-    return np.stack([_resized(part.deep, good[0].deep.shape[1:]) for part in good])
+    stacked = np.stack([_resized(part.deep, good[0].deep.shape[1:]) for part in good])
+    # As it is kept: a score must not change by what was read back.
+    return stacked.astype(np.float16).astype(np.float32)
 
 
 def _limit(allowed: Sequence[Tolerated]) -> Planes:

@@ -17,6 +17,8 @@ __all__ = ["Growth", "candidates_in", "score_of", "without_echoes"]
 
 Plane = NDArray[np.float32]
 
+_MOST_CANDIDATES = 200  # of a part: more say that it is unlike altogether
+
 
 def score_of(ratio: float) -> float:
     """0 to 1 from a distance over the limit of good parts: 0.5 at the limit, never 1."""
@@ -85,7 +87,7 @@ def _candidate(
 def without_echoes(found: list[Candidate]) -> tuple[Candidate, ...]:
     """Strongest first; of candidates that lie on a stronger one the stronger alone: two maps see the same defect."""
     kept: list[Candidate] = []
-    for candidate in sorted(found, key=lambda one: -one.score):
+    for candidate in sorted(found, key=lambda one: -one.score)[:_MOST_CANDIDATES]:
         x, y = candidate.box.center
         if not any(_overlaps(candidate.box, other.box) or _holds(other.box, x, y) for other in kept):
             kept.append(candidate)

@@ -139,9 +139,12 @@ class Sample:
 
 
 def _doubted(evidence: Evidence, what: str) -> Evidence:
-    if evidence.score >= 0.5:
-        return evidence
-    return replace(evidence, reason=Reason.ONE_REFERENCE.value, detail=f"{what}, {_CANNOT_TELL}")
+    return replace(
+        evidence,
+        reason=Reason.ONE_REFERENCE.value,
+        detail=f"{what}, {_CANNOT_TELL}",
+        only_below_threshold=True,
+    )
 
 
 def _moved(part: Described, up: float, left: float) -> Described:

@@ -233,8 +233,7 @@ def test_fewer_parts_are_kept_where_memory_is_short_but_two(
     images = [felt(seed) for seed in (0, 0, *range(1, parts))]  # the second one adds nothing
     learned = learn(images, describer, LearningConfig(max_memory_mib=allowed_mib))
     kept = learned.memory.deep
-    assert len(learned.left_out) == parts + 1
-    assert len(kept) == parts
+    assert len(learned.left_out) == len(kept) == parts
     assert learned.nbytes <= allowed_mib * MIB or parts == 2
     for one in range(parts):
         for other in range(one):
@@ -247,9 +246,8 @@ def test_where_there_is_room_all_parts_are_kept(felts: Learned) -> None:
 
 
 def test_fewer_parts_are_kept_where_time_is_short(describer: Describer) -> None:
-    learned = learn([felt(seed) for seed in range(3)], describer, LearningConfig(max_compare_ms=1e-3))
-    assert len(learned.memory.deep) == 2
-    assert len(learned.left_out) == 3
+    learned = learn([felt(seed) for seed in range(4)], describer, LearningConfig(max_good_parts=3))
+    assert len(learned.memory.deep) == len(learned.left_out) == 3
 
 
 # -- the cache ---------------------------------------------------------------------------------------------------------

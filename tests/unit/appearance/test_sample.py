@@ -90,14 +90,14 @@ def test_the_sample_itself_is_no_defect_in_its_place(thing: Sample, describer: D
 def test_a_foreign_thing_is_a_defect_wherever_the_part_lies(thing: Sample, describer: Describer) -> None:
     evidence = thing.judge_anywhere(with_foreign(tray(1)), describer, None, None)
     assert evidence.score >= 0.5
-    assert evidence.reason is None
+    assert evidence.only_below_threshold
     assert iou(evidence.candidates[0].box, FOREIGN) > 0.5
 
 
 def test_a_foreign_thing_on_the_sample_is_a_defect_in_its_place(thing: Sample, describer: Describer) -> None:
     evidence = thing.judge_in_place(with_foreign(tray(0)), describer, None, None)
     assert evidence.score >= 0.5
-    assert evidence.reason is None
+    assert evidence.only_below_threshold
     assert max(iou(c.box, FOREIGN) for c in evidence.candidates if c.score >= 0.5) > 0.3
 
 
