@@ -18,8 +18,12 @@
      ├ CalibrationError                    calibration
      ├ ConfigError                         invalid-config
      ├ PairsError                          invalid-pairs
+     ├ AnswerError                         unparsable-answer
+     ├ TrainingError                       training
+     │  └ DatasetError                     dataset
      ├ EngineError                         engine
      │  ├ UnknownEngineError               unknown-engine
+     │  ├ EngineServerError                engine-server
      │  ├ ModelIntegrityError              model-integrity
      │  ├ SmokeTestError                   smoke-test
      │  └ DeadlineExceeded                 deadline
@@ -48,6 +52,7 @@ from typing import ClassVar
 
 __all__ = [
     "AddressInUseError",
+    "AnswerError",
     "BoxError",
     "CalibrationError",
     "CameraEndedError",
@@ -57,10 +62,12 @@ __all__ = [
     "CameraTimeoutError",
     "ConfigError",
     "CorruptReferenceError",
+    "DatasetError",
     "DeadlineExceeded",
     "DifferadError",
     "DuplicateReferenceError",
     "EngineError",
+    "EngineServerError",
     "ImageDecodeError",
     "ImageError",
     "ImageFormatError",
@@ -81,6 +88,7 @@ __all__ = [
     "ResultError",
     "SmokeTestError",
     "TornFrameError",
+    "TrainingError",
     "UnknownEngineError",
     "UnknownProductError",
     "WireError",
@@ -195,6 +203,34 @@ class PairsError(DifferadError):
     code: ClassVar[str] = "invalid-pairs"
 
 
+class AnswerError(DifferadError):
+    """A language model's answer does not follow the grammar of ``differad_edge.grounding``.
+
+    ``reason``: which rule it breaks, one of ``grounding.AnswerFault``.
+    """
+
+    code: ClassVar[str] = "unparsable-answer"
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[AnswerError], tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
+class TrainingError(DifferadError):
+    """A training run cannot start or go on: a recipe, a checkpoint or a machine does not fit."""
+
+    code: ClassVar[str] = "training"
+
+
+class DatasetError(TrainingError):
+    """A source data set has not the layout that its converter reads, or too many of its samples are bad."""
+
+    code: ClassVar[str] = "dataset"
+
+
 class EngineError(DifferadError):
     """An engine failed."""
 
@@ -205,6 +241,12 @@ class UnknownEngineError(EngineError):
     """No engine of this name exists."""
 
     code: ClassVar[str] = "unknown-engine"
+
+
+class EngineServerError(EngineError):
+    """A model server cannot be reached, refuses, or answers something that is not its protocol."""
+
+    code: ClassVar[str] = "engine-server"
 
 
 class ModelIntegrityError(EngineError):

@@ -19,7 +19,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeGuard
@@ -71,8 +71,10 @@ class PairSet:
     pairs: tuple[Pair, ...]
 
 
-def load_pairs(folder: str | os.PathLike[str]) -> PairSet:
+def load_pairs(folder: str | os.PathLike[str], *, skip: Callable[[PairsError], None] | None = None) -> PairSet:
     """Read and check a pair set.
+
+    ``skip`` is told of each bad line, which is then left out; without it the first bad line ends the reading.
 
     Raises PairsError, naming file, line, field, value and what is allowed, for anything that is not as the module's
     docstring says: an absent file, an absolute path or one that leaves the set, a reversed box, an OK pair with boxes,
@@ -88,11 +90,16 @@ def load_pairs(folder: str | os.PathLike[str]) -> PairSet:
     for number, line in enumerate(_read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        pair = _LineReader(root, f"{file}, line {number}", _parse_object(line, f"{file}, line {number}")).pair(
-            header.pair
-        )
-        if pair.id in line_of_id:
-            _fail(f"{file}, line {number}", "id", pair.id, f"each id once; line {line_of_id[pair.id]} has it already")
+        where = f"{file}, line {number}"
+        try:
+            pair = _LineReader(root, where, _parse_object(line, where)).pair(header.pair)
+            if pair.id in line_of_id:
+                _fail(where, "id", pair.id, f"each id once; line {line_of_id[pair.id]} has it already")
+        except PairsError as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
         line_of_id[pair.id] = number
         pairs.append(pair)
     if not pairs:

@@ -69,6 +69,8 @@ CONFINED = {
 
 # What the folders outside the package may import of this repository.
 TRAINING_MAY = {"errors", "results", "geometry", "images", "grounding", "pairs", "scoring"}
+# Recipes are read as configurations are, and a model is asked with the preprocessing that it was trained with.
+TRAINING_MAY |= {"config", "engines.vlm.processor"}
 PUBLIC = {
     "client",
     "errors",

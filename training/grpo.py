@@ -1,0 +1,74 @@
+"""GRPO: ``python -m training.grpo RECIPE [key=value ...]``; on several devices with ``accelerate launch``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from differad_edge.errors import MissingExtraError
+from training.launch import adapters, load_model, main, run_arguments, training_rows
+from training.recipe import Recipe, RolloutRecipe
+from training.resume import last_checkpoint
+from training.reward_functions import reward_set
+
+if TYPE_CHECKING:
+    from training.grpo_trainer import DifferenceGrpoTrainer
+
+
+def grpo_trainer(recipe: Recipe) -> DifferenceGrpoTrainer:
+    """The trainer for this recipe, ready to train. Raises MissingExtraError without the training packages."""
+    try:
+        from trl import GRPOConfig
+
+        from training.grpo_trainer import DifferenceGrpoTrainer
+    except ImportError as exc:
+        raise MissingExtraError("train", exc.name or "trl") from exc
+    model, processor = load_model(recipe.model)
+    rewards, grpo = reward_set(recipe.reward), recipe.grpo
+    arguments = GRPOConfig(
+        **run_arguments(recipe),
+        **_rollout(recipe.rollout),
+        num_generations=grpo.generations,
+        temperature=grpo.temperature,
+        top_k=grpo.top_k,
+        max_completion_length=grpo.max_new_tokens,
+        beta=grpo.kl_beta,
+        epsilon=grpo.epsilon,
+        loss_type=grpo.loss,
+        scale_rewards=grpo.scale_rewards,
+        reward_weights=list(rewards.weights),
+        shuffle_dataset=recipe.data.shuffle,
+    )
+    return DifferenceGrpoTrainer(
+        rewards=rewards,
+        grpo=grpo,
+        model=model,
+        args=arguments,
+        train_dataset=training_rows(recipe),
+        processing_class=processor,
+        peft_config=adapters(recipe.model),
+    )
+
+
+def train(recipe: Recipe) -> None:
+    """Train, from the last checkpoint in the run's folder where there is one, and write ``OUT/final``."""
+    trainer = grpo_trainer(recipe)
+    trainer.train(resume_from_checkpoint=last_checkpoint(recipe.run.out))
+    trainer.save_model(str(recipe.run.out / "final"))
+
+
+def _rollout(recipe: RolloutRecipe) -> dict[str, Any]:
+    if recipe.backend == "transformers":
+        return {}
+    mode = recipe.backend.removeprefix("vllm-")
+    server = {"vllm_server_base_url": recipe.server_url} if mode == "server" else {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": mode,
+        "vllm_gpu_memory_utilization": recipe.gpu_memory_share,
+        "vllm_tensor_parallel_size": recipe.tensor_parallel,
+        **server,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("grpo", train))

@@ -1,0 +1,138 @@
+"""What both stages share: the model and its processor, the arguments of the run, errors of a start that fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from differad_edge.engines.vlm.processor import load_processor
+from differad_edge.errors import DifferadError, MissingExtraError, ModelIntegrityError, TrainingError
+from training.data import PairSource, Source, TinySource, rows
+from training.preflight import usable_pairs
+from training.recipe import DEEPSPEED, ModelRecipe, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+def load_model(recipe: ModelRecipe) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model, vision tower frozen where the recipe says so, and its processor.
+
+    Raises MissingExtraError, and ModelIntegrityError for what is no checkpoint of a vision-language model.
+    """
+    try:
+        import torch
+        from transformers import AutoModelForImageTextToText
+    except ImportError as exc:
+        raise MissingExtraError("train", exc.name or "transformers") from exc
+    processor = load_processor(recipe.path)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            recipe.path,
+            revision=recipe.revision,
+            dtype=getattr(torch, recipe.dtype),
+            attn_implementation=recipe.attention,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as exc:
+        first = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise ModelIntegrityError(f"model.path: {recipe.path} cannot be loaded: {first[:300]}") from exc
+    if recipe.freeze_vision:
+        freeze_vision(model)
+    return model, processor
+
+
+def freeze_vision(model: PreTrainedModel) -> int:
+    """Stop training of the vision tower and its merger; returns how many parameters that are.
+
+    Raises TrainingError where there is none: a recipe that believes it froze something must not train it.
+    """
+    frozen = 0
+    for name, parameter in model.named_parameters():
+        if "visual." in name:
+            parameter.requires_grad_(False)
+            frozen += parameter.numel()
+    if not frozen:
+        raise TrainingError(f"model.freeze_vision: {type(model).__name__} has no parameters under 'visual.'")
+    return frozen
+
+
+def adapters(recipe: ModelRecipe) -> Any:
+    """The LoRA configuration for TRL, or None."""
+    if recipe.lora is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError as exc:
+        raise MissingExtraError("train", "peft") from exc
+    lora = recipe.lora
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def training_rows(recipe: Recipe) -> Dataset:
+    """The examples of the recipe as TRL reads them. Raises DatasetError when too many are bad."""
+    data = recipe.data
+    source: Source
+    if data.tiny is not None:
+        source = TinySource(data.tiny.pairs, recipe.run.seed, data.tiny.ramp_start, data.tiny.ramp_end)
+    else:
+        source = PairSource(usable_pairs(data.pair_sets))
+    return rows(source, answers=data.answers, seed=recipe.run.seed)
+
+
+def run_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Arguments that TRL's SFTConfig and GRPOConfig share."""
+    import torch
+
+    run, optimiser = recipe.run, recipe.optimiser
+    gpu = torch.cuda.is_available()
+    # With use_cpu DeepSpeed would be skipped without a word.
+    on_cpu = {} if gpu or run.deepspeed else {"use_cpu": True}
+    return {
+        **on_cpu,
+        "output_dir": str(run.out),
+        "seed": run.seed,
+        "bf16": recipe.model.dtype == "bfloat16",
+        "learning_rate": optimiser.learning_rate,
+        "lr_scheduler_type": optimiser.schedule,
+        "warmup_steps": optimiser.warmup_steps,
+        "weight_decay": optimiser.weight_decay,
+        "adam_beta2": optimiser.beta2,
+        "max_grad_norm": optimiser.max_grad_norm,
+        "max_steps": optimiser.steps or -1,
+        "num_train_epochs": optimiser.epochs,
+        "per_device_train_batch_size": optimiser.batch,
+        "gradient_accumulation_steps": optimiser.accumulation,
+        "activation_checkpointing": optimiser.gradient_checkpointing,
+        "logging_steps": run.log_steps,
+        "save_steps": run.save_steps,
+        "save_total_limit": run.keep_checkpoints,
+        "report_to": list(run.trackers),
+        "deepspeed": str(DEEPSPEED / f"{run.deepspeed}.json") if run.deepspeed else None,
+        "ddp_backend": "gloo" if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": recipe.data.workers,
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+
+
+def main(stage: str, train: Callable[[Recipe], None]) -> int:
+    """``RECIPE [key=value ...]`` from the command line; 0, or 2 with a line on stderr for what cannot be run."""
+    name, *changes = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(f"usage: python -m training.{stage.replace('-', '_')} RECIPE [key=value ...]")
+        return 0
+    try:
+        train(load_recipe(name, changes, stage=stage))
+    except DifferadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,266 @@
+"""What a recipe needs: ``python -m training.plan RECIPE [key=value ...] --gpus 4xA100-80G`` prints memory and time.
+
+An estimate by arithmetic, every term of it printed: parameters and tokens are exact (tests hold them to the tiny
+model's real counts), floating-point work is that of the matrix products, and the efficiencies are stated assumptions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from differad_edge.errors import ConfigError, DifferadError
+from training.recipe import Recipe, load_recipe
+from training.shapes import KNOWN, Shape, shape_of
+
+
+class Gpu(NamedTuple):
+    """``memory_gib`` usable by a process, dense bf16 ``tflops`` and memory ``bandwidth_gbs``, from the data sheets."""
+
+    memory_gib: float
+    tflops: float
+    bandwidth_gbs: float
+
+
+GPUS = {
+    "A100-40G": Gpu(39.4, 312, 1555),
+    "A100-80G": Gpu(79.1, 312, 2039),
+    "H100-80G": Gpu(79.1, 989, 3350),
+    "H200-141G": Gpu(140.4, 989, 4800),
+    "L40S-48G": Gpu(44.5, 362, 864),
+    "RTX4090-24G": Gpu(23.5, 165, 1008),
+}
+MATMUL_EFFICIENCY = 0.40  # of the peak, in training and prefill: what ZeRO runs of 7B models usually reach
+BANDWIDTH_EFFICIENCY = 0.60  # of the peak, in decoding with transformers
+DECODE_OVERHEAD_MS = 25.0  # per decoding step of transformers' generate, whatever the batch; vLLM has about 2
+VLLM_OVERHEAD_MS = 2.0
+CUDA_CONTEXT_GIB = 1.5  # context, workspaces and fragmentation
+ADAM_BYTES = 12  # float32 master weight and two moments for a bf16 weight; 8 (two moments) for a float32 one
+PROMPT_TEXT_TOKENS = 120  # the longest training prompt and the chat template, in Qwen's vocabulary
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All per device. Memory in GiB, time in seconds of one optimiser step."""
+
+    parameters: int
+    trained: int
+    sequence_tokens: int
+    image_tokens: int
+    completions_per_step: int
+    weights_gib: float
+    gradients_gib: float
+    optimiser_gib: float
+    activations_gib: float
+    rollout_gib: float
+    reference_gib: float
+    other_gib: float
+    forward_flops: float
+    step_flops: float
+    generate_s: float
+    train_s: float
+    steps: int | None
+
+    @property
+    def total_gib(self) -> float:
+        """Training and rollout do not overlap, but an allocator keeps what it had: they are added."""
+        return (
+            self.weights_gib
+            + self.gradients_gib
+            + self.optimiser_gib
+            + self.activations_gib
+            + self.rollout_gib
+            + self.reference_gib
+            + self.other_gib
+        )
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of one optimiser step."""
+        return self.generate_s + self.train_s
+
+
+def plan(recipe: Recipe, shape: Shape, gpu: Gpu, devices: int, image_px: tuple[int, int], pairs: int | None) -> Plan:
+    """Estimate ``recipe`` for a model of ``shape`` on ``devices`` of ``gpu``.
+
+    ``image_px``: width and height as the processor resizes them. ``pairs``: of the data set, None where unknown.
+    """
+    grpo, optimiser = recipe.grpo, recipe.optimiser
+    is_grpo = recipe.stage == "grpo"
+    value = 2 if recipe.model.dtype == "bfloat16" else 4
+    image_tokens = shape.image_tokens(*image_px)
+    answer = grpo.max_new_tokens if is_grpo else 128
+    prompt = 2 * image_tokens + PROMPT_TEXT_TOKENS
+    sequence = prompt + answer
+    trained = trained_parameters(recipe, shape)
+    sharded = devices if recipe.run.deepspeed else 1
+    weights = shape.parameters * value / (sharded if recipe.run.deepspeed == "zero3" else 1)
+    forward = shape.forward_flops(sequence, image_tokens, 2, scored=answer)
+    rows = optimiser.batch * optimiser.accumulation  # completions or pairs of one device in one step
+    # Forward, two of backward, and one more forward where activations are computed again. The frozen vision tower has
+    # no backward pass.
+    vision = shape.forward_flops(0, image_tokens, 2, scored=0)
+    backward = 2 * (forward - (vision if recipe.model.freeze_vision else 0.0))
+    again = forward if optimiser.gradient_checkpointing else 0.0
+    passes = forward + backward + again
+    reference = recipe.grpo.kl_beta > 0 and recipe.model.lora is None and is_grpo
+    if reference:
+        passes += forward
+    peak = gpu.tflops * 1e12 * MATMUL_EFFICIENCY
+    generate = _generate_s(recipe, shape, gpu, rows, prompt, image_tokens) if is_grpo else 0.0
+    groups = rows * devices / (grpo.generations if is_grpo else 1)
+    steps = optimiser.steps
+    if steps is None and pairs is not None:
+        steps = max(1, int(pairs * optimiser.epochs / groups))
+    return Plan(
+        parameters=shape.parameters,
+        trained=trained,
+        sequence_tokens=sequence,
+        image_tokens=image_tokens,
+        completions_per_step=rows * devices,
+        weights_gib=weights / GIB,
+        gradients_gib=trained * value / sharded / GIB,
+        optimiser_gib=trained * (ADAM_BYTES if value == 2 else 8) / sharded / GIB,
+        activations_gib=_activation_bytes(recipe, shape, sequence, image_tokens, answer, value) / GIB,
+        rollout_gib=_rollout_bytes(recipe, shape, gpu, rows, prompt + answer, value, weights) / GIB if is_grpo else 0.0,
+        reference_gib=(weights if reference else 0.0) / GIB,
+        other_gib=CUDA_CONTEXT_GIB,
+        forward_flops=forward,
+        step_flops=passes * rows,
+        generate_s=generate,
+        train_s=passes * rows / peak,
+        steps=steps,
+    )
+
+
+def trained_parameters(recipe: Recipe, shape: Shape) -> int:
+    """How many parameters get gradients: all, all but the vision tower, or the adapters' alone."""
+    if recipe.model.lora is not None:
+        rank = recipe.model.lora.rank
+        kv = shape.kv_heads * shape.head_dim
+        attention = 2 * (shape.hidden + shape.hidden) + 2 * (shape.hidden + kv)
+        mlp = 3 * (shape.hidden + shape.intermediate)
+        return shape.layers * rank * (attention + mlp)
+    return shape.parameters - (shape.vision if recipe.model.freeze_vision else 0)
+
+
+def _activation_bytes(recipe: Recipe, shape: Shape, sequence: int, image_tokens: int, scored: int, value: int) -> float:
+    """Of one forward and backward pass over one device's batch."""
+    tokens = sequence * recipe.optimiser.batch
+    # What a decoder layer keeps for its backward pass: inputs of its matrix products, norms and attention.
+    kv = shape.kv_heads * shape.head_dim
+    layer = value * tokens * (8 * shape.hidden + 2 * kv + 4 * shape.intermediate)
+    patches = 2 * image_tokens * shape.merge**2 * recipe.optimiser.batch
+    vision_layer = value * patches * (8 * shape.vision_hidden + 2 * shape.vision_mlp)
+    logits = 4 * recipe.optimiser.batch * scored * shape.vocabulary  # float32, one copy: TRL computes them in chunks
+    if recipe.optimiser.gradient_checkpointing:
+        return value * tokens * shape.hidden * shape.layers + layer + vision_layer + logits
+    vision = 0 if recipe.model.freeze_vision else vision_layer * shape.vision_layers
+    return layer * shape.layers + vision + logits
+
+
+def _rollout_bytes(recipe: Recipe, shape: Shape, gpu: Gpu, rows: int, tokens: int, value: int, weights: float) -> float:
+    if recipe.rollout.backend == "vllm-server":
+        return 0.0  # on the server's own devices
+    if recipe.rollout.backend == "vllm-colocate":
+        return gpu.memory_gib * recipe.rollout.gpu_memory_share * GIB
+    cache = rows * tokens * shape.kv_bytes_per_token(value)
+    # Under ZeRO-3 generation gathers the whole model on every device.
+    return cache + (shape.parameters * value - weights if recipe.run.deepspeed == "zero3" else 0.0)
+
+
+def _generate_s(recipe: Recipe, shape: Shape, gpu: Gpu, rows: int, prompt: int, image_tokens: int) -> float:
+    value = 2 if recipe.model.dtype == "bfloat16" else 4
+    new = recipe.grpo.max_new_tokens
+    retries = 1.0  # of resampling: how many groups are degenerate is not known before the run
+    prefill = rows * shape.forward_flops(prompt, image_tokens, 2, scored=1) / (gpu.tflops * 1e12 * MATMUL_EFFICIENCY)
+    read = shape.parameters * value + rows * (prompt + new / 2) * shape.kv_bytes_per_token(value)
+    overhead = DECODE_OVERHEAD_MS if recipe.rollout.backend == "transformers" else VLLM_OVERHEAD_MS
+    step = read / (gpu.bandwidth_gbs * 1e9 * BANDWIDTH_EFFICIENCY) + overhead / 1000
+    return retries * (prefill + new * step)
+
+
+def model_shape(path: str) -> Shape:
+    """The shape of a checkpoint folder, or of a model whose name is known. Raises ConfigError for any other."""
+    file = Path(path) / "config.json"
+    if file.is_file():
+        try:
+            return shape_of(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, KeyError) as exc:
+            raise ConfigError(f"model.path: {file} does not describe a Qwen2-VL: {exc}") from exc
+    for name, shape in KNOWN.items():
+        if name in path:
+            return shape
+    raise ConfigError(f"--model: got {path!r}, allowed: a checkpoint folder, or a name with {' or '.join(KNOWN)}")
+
+
+def parse_gpus(text: str) -> tuple[int, str]:
+    """``4xA100-80G`` as 4 and the name. Raises ConfigError."""
+    found = re.fullmatch(r"(\d+)x(.+)", text)
+    if found is None or found[2] not in GPUS or int(found[1]) < 1:
+        raise ConfigError(f"--gpus: got {text!r}, allowed: Nx and one of {', '.join(GPUS)}, as in 4xA100-80G")
+    return int(found[1]), found[2]
+
+
+def report(recipe: Recipe, made: Plan, devices: int, name: str) -> str:
+    """The plan as text, a line a term."""
+    fits = "fits" if made.total_gib <= GPUS[name].memory_gib else "DOES NOT FIT"
+    lines = [
+        f"{recipe.name} ({recipe.stage}) on {devices} x {name}",
+        f"parameters             {made.parameters / 1e9:8.3f} billion, {made.trained / 1e9:.3f} trained",
+        f"sequence               {made.sequence_tokens:8d} tokens, of which 2 x {made.image_tokens} for images",
+        f"rows a step            {made.completions_per_step:8d} over all devices",
+        "memory of one device",
+        f"  weights              {made.weights_gib:8.2f} GiB",
+        f"  gradients            {made.gradients_gib:8.2f} GiB",
+        f"  optimiser            {made.optimiser_gib:8.2f} GiB",
+        f"  activations          {made.activations_gib:8.2f} GiB",
+        f"  rollout              {made.rollout_gib:8.2f} GiB",
+        f"  reference model      {made.reference_gib:8.2f} GiB",
+        f"  context              {made.other_gib:8.2f} GiB",
+        f"  together             {made.total_gib:8.2f} of {GPUS[name].memory_gib} GiB: {fits}",
+        "time of one optimiser step",
+        f"  generation           {made.generate_s:8.1f} s",
+        f"  training             {made.train_s:8.1f} s ({made.step_flops / 1e12:.0f} TFLOP a device)",
+    ]
+    if made.steps is not None:
+        hours = made.steps * made.step_s / 3600
+        lines.append(f"{made.steps} steps: {hours:.1f} hours, {hours * devices:.0f} GPU hours")
+    else:
+        lines.append("give --pairs or optimiser.steps for the time of the run")
+    lines.append(
+        f"Assumed: {MATMUL_EFFICIENCY:.0%} of peak in matrix products, {BANDWIDTH_EFFICIENCY:.0%} of bandwidth in "
+        "decoding, answers of full length, no group drawn twice. An estimate, not a measurement."
+    )
+    return "\n".join(lines)
+
+
+def main(
+    recipe: Annotated[str, typer.Argument(help="A committed recipe's name, or a YAML file.")],
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
+    gpus: Annotated[str, typer.Option(help="How many of which, as in 4xA100-80G.")] = "4xA100-80G",
+    model: Annotated[str, typer.Option(help="Shape to plan for, where the recipe's checkpoint is not there yet.")] = "",
+    image: Annotated[int, typer.Option(min=28, help="Side of the images in pixels.")] = 800,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in the data set.")] = None,
+) -> None:
+    """Estimate memory and time of a recipe."""
+    try:
+        devices, name = parse_gpus(gpus)
+        read = load_recipe(recipe, changes or ())
+        shape = model_shape(model or (read.model.path if Path(read.model.path).is_dir() else "Qwen2-VL-7B"))
+        known = pairs or (read.data.tiny.pairs if read.data.tiny else None)
+        made = plan(read, shape, GPUS[name], devices, (image, image), known)
+    except DifferadError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(report(read, made, devices, name))
+
+
+if __name__ == "__main__":
+    typer.run(main)

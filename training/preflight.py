@@ -1,0 +1,59 @@
+"""Before a run: read every pair once, so that hours later no step fails on a file that was bad all the time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from differad_edge.errors import DatasetError, DifferadError, PairsError
+from differad_edge.images import load_image
+from differad_edge.pairs import Pair, load_pairs
+
+MAX_BAD_SHARE = 0.01
+"""More bad samples than this stop a run: then it is the data set that is wrong, not a sample."""
+_NAMED = 5
+
+_log = logging.getLogger(__name__)
+
+
+def usable_pairs(folders: Sequence[Path]) -> tuple[Pair, ...]:
+    """The pairs of these sets whose images can be read and whose boxes lie inside their targets.
+
+    A bad one is skipped and named in the log. Raises DatasetError when more than `MAX_BAD_SHARE` of them are bad, and
+    PairsError for a folder that is no pair set.
+    """
+    bad: list[str] = []
+    pairs: list[Pair] = []
+    for folder in folders:
+        pairs += load_pairs(folder, skip=lambda error: bad.append(str(error))).pairs
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves the interpreter's lock
+        faults = list(pool.map(_fault, pairs))
+    bad += [fault for fault in faults if fault is not None]
+    total = len(pairs) + len(bad) - sum(fault is not None for fault in faults)
+    for line in bad[:_NAMED]:
+        _log.warning("skipped: %s", line)
+    if len(bad) > MAX_BAD_SHARE * total:
+        raise DatasetError(
+            f"{len(bad)} of {total} samples are bad, allowed: {MAX_BAD_SHARE:.0%}; the first: "
+            + "; ".join(bad[:_NAMED])
+        )
+    if bad:
+        _log.warning("%d of %d samples were skipped", len(bad), total)
+    return tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
+
+
+def _fault(pair: Pair) -> str | None:
+    try:
+        load_image(pair.reference, name=str(pair.reference))
+        height, width = load_image(pair.target, name=str(pair.target)).shape[:2]
+    except DifferadError as error:
+        return f"pair {pair.id!r}: {error}"
+    for box in pair.boxes:
+        if min(box.x1, box.y1) < 0 or box.x2 > width or box.y2 > height:
+            return str(
+                PairsError(f"pair {pair.id!r}: box {tuple(box)} reaches outside {pair.target} of {width}x{height} px")
+            )
+    return None

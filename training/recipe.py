@@ -1,0 +1,228 @@
+"""A recipe: everything, beside code and data, that decides what a training run gives. YAML, typed, no unknown keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from differad_edge.config import ConfigModel, load_mapping, parse_config
+from differad_edge.errors import ConfigError
+
+RECIPES = Path(__file__).parent / "recipes"
+DEEPSPEED = Path(__file__).parent / "deepspeed"
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class LoraRecipe(ConfigModel):
+    """Low-rank adapters in place of full training."""
+
+    rank: PositiveInt = 64
+    alpha: PositiveFloat = 128.0
+    dropout: Share = 0.05
+    targets: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    """Regular expression over module names."""
+
+
+class ModelRecipe(ConfigModel):
+    """What is trained. ``path``: a folder, or an id of the model hub."""
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    freeze_vision: bool = True
+    lora: LoraRecipe | None = None
+
+
+class TinyRecipe(ConfigModel):
+    """Pairs of the tiny generator: how many, and how fast they become hard (shares of the run)."""
+
+    pairs: PositiveInt
+    ramp_start: Share = 0.0
+    ramp_end: Share = 0.0
+
+
+class DataRecipe(ConfigModel):
+    """Either pair sets (folders with pairs.jsonl) or generated tiny pairs."""
+
+    pair_sets: tuple[Path, ...] = ()
+    tiny: TinyRecipe | None = None
+    answers: Literal["difference", "difference-fixed", "iad-r1", "lr-iad"] = "difference"
+    shuffle: bool = True
+    workers: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataRecipe:
+        if bool(self.pair_sets) == (self.tiny is not None):
+            raise ValueError("either pair_sets or tiny")
+        return self
+
+
+class OptimiserRecipe(ConfigModel):
+    """AdamW. ``steps`` counts optimiser steps; None: as many as ``epochs`` need."""
+
+    learning_rate: PositiveFloat
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    max_grad_norm: PositiveFloat = 1.0
+    steps: PositiveInt | None = None
+    epochs: PositiveFloat = 1.0
+    batch: PositiveInt
+    """Pairs (cold start) or completions (GRPO) on one device in one forward pass."""
+    accumulation: PositiveInt = 1
+    """Forward passes a step."""
+    gradient_checkpointing: bool = True
+
+
+class RewardRecipe(ConfigModel):
+    """What a completion earns: format plus localisation."""
+
+    kind: Literal["difference", "lr-iad", "iad-r1"] = "difference"
+    localisation: Literal["dclr", "dclr_eq7", "iou", "center"] = "dclr"
+    alpha: Share = 0.6
+    """Weight of the centre against the scale in S_cons (Eq. 6)."""
+    format_weight: Annotated[float, Field(ge=0)] = 1.0
+    focal_alpha: PositiveFloat = 1.0
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    defect_share: Share = 0.5
+    """Of the training pairs, for the focal reward's p."""
+
+
+class GrpoRecipe(ConfigModel):
+    """Group relative policy optimisation. DESIGN's decisions 7 to 9 are the defaults."""
+
+    generations: Annotated[int, Field(ge=2)] = 8
+    temperature: PositiveFloat = 0.9
+    top_k: Annotated[int, Field(ge=0)] = 0
+    max_new_tokens: PositiveInt = 256
+    resample: bool = True
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    difficulty_weight: bool = True
+    tau: Share = 0.3
+    kl_beta: Annotated[float, Field(ge=0)] = 0.0
+    epsilon: PositiveFloat = 0.2
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
+    scale_rewards: Literal["group", "none"] = "group"
+
+
+class RolloutRecipe(ConfigModel):
+    """Who generates: transformers in the training process, or vLLM (beside it, or as a server of its own)."""
+
+    backend: Literal["transformers", "vllm-colocate", "vllm-server"] = "transformers"
+    server_url: str | None = None
+    gpu_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    tensor_parallel: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _server_has_an_address(self) -> RolloutRecipe:
+        if (self.backend == "vllm-server") != (self.server_url is not None):
+            raise ValueError("server_url where backend is vllm-server, and only there")
+        return self
+
+
+class RunRecipe(ConfigModel):
+    """Where it is written, how often, and what watches it."""
+
+    out: Path
+    seed: Annotated[int, Field(ge=0)] = 0
+    log_steps: PositiveInt = 10
+    save_steps: PositiveInt = 100
+    keep_checkpoints: PositiveInt = 2
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    deepspeed: Literal["zero2", "zero3"] | None = None
+    gpus: PositiveInt = 1
+    """How many the batch was chosen for; training.plan and the launch lines use it."""
+
+
+class Recipe(ConfigModel):
+    """One run. ``stage``: "cold-start" learns from answers that are given, "grpo" from rewards."""
+
+    name: str
+    stage: Literal["cold-start", "grpo"]
+    about: str
+    """One or two sentences: which paper and table, and what is our own choice."""
+    model: ModelRecipe
+    data: DataRecipe
+    optimiser: OptimiserRecipe
+    reward: RewardRecipe = RewardRecipe()
+    grpo: GrpoRecipe = GrpoRecipe()
+    rollout: RolloutRecipe = RolloutRecipe()
+    run: RunRecipe
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> Recipe:
+        completions = self.optimiser.batch * self.optimiser.accumulation * self.run.gpus
+        if self.stage == "grpo" and completions % self.grpo.generations:
+            raise ValueError(
+                f"batch x accumulation x gpus = {completions} is no multiple of grpo.generations = "
+                f"{self.grpo.generations}"
+            )
+        return self
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that are committed."""
+    return tuple(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+
+
+def load_recipe(name: str, changes: Sequence[str] = (), *, stage: str | None = None) -> Recipe:
+    """Read the committed recipe ``name``, or the file of that path, with ``changes`` ("optimiser.batch=4") applied.
+
+    A recipe may open with ``base: NAME``: it then holds only what differs from that one.
+    Raises ConfigError, naming field, value and what is allowed; so does a recipe of another ``stage``.
+    """
+    file = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"recipe: got {name!r}, allowed: a .yaml file, or one of {', '.join(recipe_names())}")
+    mapping = _with_base(file, ())
+    for change in changes:
+        _apply(mapping, change)
+    recipe = parse_config(mapping, Recipe, where=str(file))
+    if stage is not None and recipe.stage != stage:
+        raise ConfigError(f"{file}: stage is {recipe.stage!r}, allowed here: {stage!r}")
+    return recipe
+
+
+def _with_base(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if file in seen:
+        raise ConfigError(f"{file}: base leads back to itself")
+    mapping = dict(load_mapping(file))
+    base = mapping.pop("base", None)
+    if base is None:
+        return mapping
+    above = RECIPES / f"{base}.yaml"
+    if not above.is_file():
+        raise ConfigError(f"{file}: base is {base!r}, allowed: one of {', '.join(recipe_names())}")
+    return _merged(_with_base(above, (*seen, file)), mapping)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _apply(mapping: dict[str, Any], change: str) -> None:
+    path, sign, text = change.partition("=")
+    if not sign or not all(path.split(".")):
+        raise ConfigError(f"change: got {change!r}, allowed: key=value, as in optimiser.batch=4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"change: {change!r} has a value that is not YAML") from exc
+    *above, last = path.split(".")
+    place = mapping
+    for key in above:
+        inner = place.get(key)
+        place[key] = dict(inner) if isinstance(inner, dict) else {}
+        place = place[key]
+    place[last] = value
