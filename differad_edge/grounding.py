@@ -9,8 +9,8 @@ The student answers first, with a verdict before the box, and describes afterwar
     <answer>NG(120,300),(245,388)</answer><think>The lower edge is chipped.</think>
 
 Coordinates are integers from 0 to 1000 along either side of the target image, a box is its upper left and lower right
-corner, and ``(0,0),(0,0)`` says that there is no anomaly. The parser takes both orders, and ``[x1,y1,x2,y2]`` for a box.
-Whatever else is a fault with a reason; it never reads as "no anomaly".
+corner, and ``(0,0),(0,0)`` says that there is no anomaly. The parser takes both orders, and ``[x1,y1,x2,y2]`` for a
+box. Whatever else is a fault with a reason; it never reads as "no anomaly".
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ MAX_ANSWER_CHARS = 20_000
 _BOX_RULE = "(x1,y1),(x2,y2) with integers from 0 to 1000"
 EVALUATION_PROMPT = (
     "The first image is a good reference, the second is the target. Compare them, describe the target and explain "
-    f"where it differs inside <think></think>. Then give the box of the difference as {_BOX_RULE} inside <answer></answer>, "
-    "or (0,0),(0,0) if nothing differs."
+    f"where it differs inside <think></think>. Then give the box of the difference as {_BOX_RULE} inside "
+    "<answer></answer>, or (0,0),(0,0) if nothing differs."
 )
 BASELINE_PROMPT = (
     "You are an industrial visual inspector. You are given two images of the same product. The first is the reference "
@@ -348,8 +348,10 @@ def _written(box: GridBox | None) -> str:
 
 
 def _checked_thought(thought: str) -> str:
-    if any(tag in thought for tag in _TAGS) or len(thought) > MAX_ANSWER_CHARS // 2:
-        raise _fault(AnswerFault.TOO_LONG if len(thought) > 80 else AnswerFault.NOT_TEXT, "a thought holds no tags")
+    if len(thought) > MAX_ANSWER_CHARS // 2:
+        raise _fault(AnswerFault.TOO_LONG, f"a thought of {len(thought)} characters, allowed: {MAX_ANSWER_CHARS // 2}")
+    if any(tag in thought for tag in _TAGS):
+        raise _fault(AnswerFault.NOT_TEXT, f"the thought {thought[:80]!r}, allowed: a text without tags")
     return thought.strip()
 
 

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -30,6 +31,7 @@ from training.preflight import MAX_BAD_SHARE
 
 _NAMED = 5
 _CHUNK = 4  # items a task: the way to a worker and back costs a millisecond
+_KNOCK_S = 10.0
 _TASKS_AHEAD = 3  # tasks that wait for each worker, so that none is idle and nothing piles up
 
 
@@ -189,8 +191,9 @@ def _on_ray(make: Maker, todo: Sequence[int], address: str) -> Iterator[tuple[in
     started_here = not ray.is_initialized()
     try:
         if started_here:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as exc:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as exc:
         raise TrainingError(f"--ray: got {address!r}, where no Ray cluster answers: {_first_line(exc)}") from exc
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
@@ -198,10 +201,19 @@ def _on_ray(make: Maker, todo: Sequence[int], address: str) -> Iterator[tuple[in
         for row in items.map_batches(_RayMaker(make), batch_size=_CHUNK).iter_rows():
             yield int(row["index"]), row["outcome"]
     except ray.exceptions.RayError as exc:
-        raise TrainingError(f"--ray: the cluster failed: {_first_line(exc)}; run the same command to go on") from exc
+        # Ray's text is the remote traceback; its last line is the error itself.
+        what = str(exc).strip().rpartition("\n")[2] or type(exc).__name__
+        raise TrainingError(f"--ray: the cluster failed: {what}; run the same command to go on") from exc
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError when nobody listens at HOST:PORT: Ray itself would ask again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
 
 
 class _RayMaker:

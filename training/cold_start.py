@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from differad_edge.errors import MissingExtraError
 from training.launch import adapters, load_model, main, run_arguments, training_rows
 from training.recipe import Recipe
-from training.resume import last_checkpoint
+from training.resume import LoadsWholeCheckpoints, last_checkpoint
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -26,15 +26,16 @@ def cold_start_trainer(recipe: Recipe) -> SFTTrainer:
     except ImportError as exc:
         raise MissingExtraError("train", exc.name or "trl") from exc
 
-    class InOrder(SFTTrainer):  # type: ignore[misc]  # TRL's classes are Any here
-        """Reads the rows as they come: a curriculum is an order."""
+    class ColdStartTrainer(LoadsWholeCheckpoints, SFTTrainer):  # type: ignore[misc]  # TRL's classes are Any here
+        """SFTTrainer that reads the rows as they come where the recipe does not shuffle: a curriculum is an order."""
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            if recipe.data.shuffle:
+                return super()._get_train_sampler(train_dataset)
             return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
-    trainer = SFTTrainer if recipe.data.shuffle else InOrder
     model, processor = load_model(recipe.model)
-    return trainer(
+    return ColdStartTrainer(
         model=model,
         args=SFTConfig(**run_arguments(recipe), completion_only_loss=True, max_length=None),
         train_dataset=training_rows(recipe),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from differad_edge.errors import AnswerError, DifferadError
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 GRID = (1000, 1000)
 TINY_SEED = 1_000_003
 """Of the tiny model's held-out pairs; no recipe may train with it."""
-_RESAMPLES = 10_000
 
 
 def ask(
@@ -88,26 +86,13 @@ def evaluate(
     return outcomes
 
 
-def is_right(outcomes: Sequence[Outcome]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(N,) 1.0 where Acc@0.3 counts the outcome as right (TP or TN), else 0.0."""
-    return np.array([judge(outcome).kind in ("TP", "TN") for outcome in outcomes], dtype=np.float64)
-
-
-def paired_interval(before: Sequence[Outcome], after: Sequence[Outcome], *, seed: int = 0) -> dict[str, float]:
-    """Acc@0.3 of ``after`` less that of ``before`` on the same examples, with the paired bootstrap's 95 % interval."""
-    gain = is_right(after) - is_right(before)
-    rng = np.random.default_rng(seed)
-    means = gain[rng.integers(0, len(gain), (_RESAMPLES, len(gain)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"gain": float(gain.mean()), "low": float(low), "high": float(high), "n": float(len(gain))}
-
-
 def main(
     checkpoint: Annotated[str, typer.Argument(help="A folder, or an id of the model hub.")],
     pairs: Annotated[list[Path] | None, typer.Option(help="A pair set; may be given several times.")] = None,
     tiny: Annotated[int | None, typer.Option(metavar="N", help="N held-out pairs of the tiny generator.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pairs asked at once.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    each: Annotated[bool, typer.Option(help="Also what each pair counted for, for paired comparisons.")] = False,
 ) -> None:
     """Print the figures of a checkpoint as JSON."""
     import torch
@@ -124,7 +109,12 @@ def main(
     except DifferadError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
-    typer.echo(json.dumps({"checkpoint": checkpoint, "n": len(outcomes), **one_box(outcomes)}, indent=2))
+    figures: dict[str, Any] = {"checkpoint": checkpoint, "n": len(outcomes), **one_box(outcomes)}
+    if each:
+        judged = [judge(outcome) for outcome in outcomes]
+        figures["kinds"] = [one.kind for one in judged]
+        figures["ious"] = [round(one.iou, 4) for one in judged]
+    typer.echo(json.dumps(figures))
 
 
 if __name__ == "__main__":

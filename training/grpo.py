@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from training.grpo_trainer import DifferenceGrpoTrainer
 
 
-def grpo_trainer(recipe: Recipe) -> DifferenceGrpoTrainer:
-    """The trainer for this recipe, ready to train. Raises MissingExtraError without the training packages."""
+def grpo_trainer(recipe: Recipe, trainer: type[DifferenceGrpoTrainer] | None = None) -> DifferenceGrpoTrainer:
+    """The trainer for this recipe, ready to train; ``trainer``: a class of one's own in place of DifferenceGrpoTrainer.
+
+    Raises MissingExtraError without the training packages.
+    """
     try:
         from trl import GRPOConfig
 
@@ -38,7 +41,7 @@ def grpo_trainer(recipe: Recipe) -> DifferenceGrpoTrainer:
         reward_weights=list(rewards.weights),
         shuffle_dataset=recipe.data.shuffle,
     )
-    return DifferenceGrpoTrainer(
+    return (trainer or DifferenceGrpoTrainer)(
         rewards=rewards,
         grpo=grpo,
         model=model,

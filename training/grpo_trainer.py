@@ -18,6 +18,7 @@ from trl import GRPOTrainer
 
 from training.groups import Redraw, next_redraw, weight_shares
 from training.recipe import GrpoRecipe
+from training.resume import LoadsWholeCheckpoints
 from training.rewards import boxes_of, difficulty_weight, iou_reward, is_degenerate
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ extra fields, images, tool images."""
 _COMPLETION_IDS, _COMPLETIONS, _LOGPROBS = 1, 3, 4
 
 
-class DifferenceGrpoTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's classes are Any here
+class DifferenceGrpoTrainer(LoadsWholeCheckpoints, GRPOTrainer):  # type: ignore[misc]  # TRL's classes are Any here
     """GRPOTrainer whose groups are resampled and weighted; see the module. ``rewards`` and ``grpo``: of the recipe."""
 
     def __init__(self, *, rewards: RewardSet, grpo: GrpoRecipe, **arguments: Any) -> None:

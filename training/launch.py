@@ -25,6 +25,7 @@ def load_model(recipe: ModelRecipe) -> tuple[PreTrainedModel, ProcessorMixin]:
     """
     try:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
     except ImportError as exc:
         raise MissingExtraError("train", exc.name or "transformers") from exc
@@ -36,7 +37,7 @@ def load_model(recipe: ModelRecipe) -> tuple[PreTrainedModel, ProcessorMixin]:
             dtype=getattr(torch, recipe.dtype),
             attn_implementation=recipe.attention,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as exc:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         first = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
         raise ModelIntegrityError(f"model.path: {recipe.path} cannot be loaded: {first[:300]}") from exc
     if recipe.freeze_vision:

@@ -7,7 +7,9 @@ Boxes are (N, 4) float arrays of x1, y1, x2, y2 in steps of 0 to 1000 along the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -37,11 +39,12 @@ def dual_consistency(pred: ArrayLike, gt: ArrayLike, *, alpha: float = ALPHA, mo
     IoU + (1 - IoU) * lambda * S_cons below, at most 1. That form falls at tau: for boxes of one size from about 0.462
     just below to 0.324 just above, so a better box earns less; therefore it is not the default.
 
-    Both zero: 1. A zero box against a real one, an invalid or missing one: 0, for normals too (decision 6).
-    Raises TrainingError for shapes other than (N, 4) (one row of ``gt`` may stand for all), an ``alpha`` outside
-    [0, 1], another ``mode``, or an invalid row of ``gt``.
+    Both zero: 1. A zero box against a real one, an invalid or missing one: 0, for normals too. A prediction is
+    invalid where x2 <= x1 or y2 <= y1, or where a corner lies outside 0 to 1000 or is no finite number.
+    One row of ``gt``, (4,) or (1, 4), stands for all predictions; ``pred`` of shape (4,) is one prediction.
+    Raises TrainingError for other shapes, an ``alpha`` outside [0, 1], another ``mode``, or an invalid row of ``gt``.
     """
-    if not (isinstance(alpha, (int, float)) and 0 <= alpha <= 1):
+    if not (isinstance(alpha, (int, float, np.number)) and 0 <= alpha <= 1):
         raise TrainingError(f"alpha: got {alpha!r}, allowed: 0 to 1")
     if mode not in ("released", "paper_eq7"):
         raise TrainingError(f"mode: got {mode!r}, allowed: 'released' or 'paper_eq7'")
@@ -88,31 +91,53 @@ def difficulty_weight(r_loc: ArrayLike, tau: float = TAU) -> float | Floats:
     """w = (exp(1 - mean R_loc) + sqrt(1 + p_miss)) / 2, with p_miss the share of R_loc < tau (Eq. 9-11).
 
     ``r_loc``: (G,) of one group gives a float, (..., G) one weight a group. For rewards in [0, 1] it lies from 1, all
-    right, to (e + sqrt(2)) / 2, all wrong. Raises TrainingError for an empty group or rewards that are not finite.
+    right, to (e + sqrt(2)) / 2, all wrong. Raises TrainingError for an empty group, rewards that are not finite, or
+    a ``tau`` outside [0, 1].
     """
-    rewards = _rewards(r_loc)
+    if not (isinstance(tau, (int, float, np.number)) and 0 <= tau <= 1):
+        raise TrainingError(f"tau: got {tau!r}, allowed: 0 to 1")
+    rewards = _groups("r_loc", r_loc, members=1)
     missed = (rewards < tau).mean(axis=-1)
     weights: Floats = 0.5 * (np.exp(1.0 - rewards.mean(axis=-1)) + np.sqrt(1.0 + missed))
     return float(weights) if rewards.ndim == 1 else weights
 
 
 def is_degenerate(r_loc: ArrayLike) -> NDArray[np.bool_]:
-    """Whether a group teaches nothing: std (ddof 1) below 1e-6 and none at 1 (decision 7). (..., G) gives (...,)."""
-    rewards = _rewards(r_loc)
-    if rewards.shape[-1] < 2:
-        raise TrainingError(f"r_loc: got groups of {rewards.shape[-1]}, allowed: at least 2")
+    """Whether a group teaches nothing: std (ddof 1) below 1e-6 and no member exactly 1.0. (..., G) gives (...,) bool.
+
+    The rule of the released code. Raises TrainingError for groups of less than two, or rewards that are not finite.
+    """
+    rewards = _groups("r_loc", r_loc, members=2)
     flat: NDArray[np.bool_] = (rewards.std(axis=-1, ddof=1) < DEGENERATE_STD) & ~(rewards == 1.0).any(axis=-1)
     return flat
 
 
-def group_advantages(rewards: ArrayLike) -> Floats:
-    """(R - mean) / (std + 1e-4) over each group, std with ddof 1 (Eq. 8 and the released code). (..., G), same out."""
-    values = _rewards(rewards)
-    if values.shape[-1] < 2:
-        raise TrainingError(f"rewards: got groups of {values.shape[-1]}, allowed: at least 2")
-    centred = values - values.mean(axis=-1, keepdims=True)
-    advantages: Floats = centred / (values.std(axis=-1, ddof=1, keepdims=True) + ADVANTAGE_EPSILON)
-    return advantages
+def group_advantages(rewards: ArrayLike, num_generations: int) -> Floats:
+    """(R - mean) / (std + 1e-4) over each group, std with ddof 1 (Eq. 8; the 1e-4 is the released code's).
+
+    ``rewards``: (N,), N a multiple of ``num_generations``, the members of a group one after the other. Gives (N,).
+    Raises TrainingError for another shape, groups of less than two, or rewards that are not finite.
+    """
+    flat = _numbers("rewards", rewards)
+    if not isinstance(num_generations, (int, np.integer)) or num_generations < 2:
+        raise TrainingError(f"num_generations: got {num_generations!r}, allowed: an integer from 2")
+    if flat.ndim != 1 or len(flat) == 0 or len(flat) % num_generations:
+        raise TrainingError(f"rewards: got shape {flat.shape}, allowed: (N,), N a multiple of {num_generations}")
+    groups = _groups("rewards", flat.reshape(-1, int(num_generations)), members=2)
+    centred = groups - groups.mean(axis=-1, keepdims=True)
+    advantages: Floats = centred / (groups.std(axis=-1, ddof=1, keepdims=True) + ADVANTAGE_EPSILON)
+    return advantages.reshape(-1)
+
+
+REWARDS: Mapping[str, Callable[[ArrayLike, ArrayLike], Floats]] = MappingProxyType(
+    {
+        "iou": iou_reward,
+        "center": center_only,
+        "dclr": dual_consistency,
+        "dclr_eq7": partial(dual_consistency, mode="paper_eq7"),
+    }
+)
+"""The localisation rewards by the name that recipes give them: predictions and truths in, (N,) rewards out."""
 
 
 def _boxes(pred: ArrayLike, gt: ArrayLike) -> tuple[Floats, Floats]:
@@ -130,10 +155,7 @@ def _boxes(pred: ArrayLike, gt: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _rows(name: str, values: ArrayLike) -> Floats:
-    try:
-        rows = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
-        raise TrainingError(f"{name}: got no array of numbers, allowed: shape (N, 4)") from exc
+    rows = _numbers(name, values)
     if rows.shape == (0,):
         rows = rows.reshape(0, 4)
     if rows.ndim == 1:
@@ -143,11 +165,22 @@ def _rows(name: str, values: ArrayLike) -> Floats:
     return rows
 
 
-def _rewards(values: ArrayLike) -> Floats:
-    rewards = np.asarray(values, dtype=np.float64)
-    if rewards.ndim < 1 or rewards.shape[-1] < 1 or not np.isfinite(rewards).all():
-        raise TrainingError(f"rewards: got shape {rewards.shape}, allowed: (..., G), G >= 1, all finite")
-    return rewards
+def _groups(name: str, values: ArrayLike, *, members: int) -> Floats:
+    """``values`` as (..., G) finite numbers, G at least ``members``."""
+    groups = _numbers(name, values)
+    if groups.ndim < 1 or groups.shape[-1] < members:
+        raise TrainingError(f"{name}: got shape {groups.shape}, allowed: (..., G) with G >= {members}")
+    wrong = groups[~np.isfinite(groups)]
+    if wrong.size:
+        raise TrainingError(f"{name}: got {wrong[0]}, allowed: finite numbers")
+    return groups
+
+
+def _numbers(name: str, values: ArrayLike) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise TrainingError(f"{name}: got {str(values)[:80]!r}, allowed: an array of numbers") from exc
 
 
 def _is_zero(boxes: Floats) -> NDArray[np.bool_]:
@@ -177,8 +210,9 @@ def _iou(boxes: Floats, truth: Floats) -> Floats:
     sides = np.minimum(boxes[:, 2:], truth[:, 2:]) - np.maximum(boxes[:, :2], truth[:, :2])
     overlap = np.clip(sides, 0.0, None).prod(axis=1)
     union = _area(boxes) + _area(truth) - overlap
-    ratio: Floats = np.divide(overlap, union, out=np.zeros(len(boxes)), where=union > 0)
-    return ratio
+    ratio = np.divide(overlap, union, out=np.zeros(len(boxes)), where=union > 0)
+    capped: Floats = np.minimum(ratio, 1.0)  # rounding may leave a hair more
+    return capped
 
 
 def _center(boxes: Floats, truth: Floats) -> Floats:

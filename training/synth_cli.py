@@ -132,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m training.synth", description="Synthetic industrial pairs (Algorithm 1).")
     parser.add_argument("images", metavar="IMAGES", type=Path, help="a folder of good images, read recursively")
     add_run_arguments(parser)
-    parser.add_argument("--size", type=int, default=SIZE_PX, help="side of the square pairs in px (default: 800)")
+    parser.add_argument(
+        "--size", type=int, default=SIZE_PX, help="side of the pairs in px, stretched to squares (default: 800)"
+    )
     parser.add_argument(
         "--textures",
         metavar="FOLDER",

@@ -182,6 +182,8 @@ def encode(suffix: str, image: NDArray[np.uint8], flags: Sequence[int]) -> bytes
 def where_and_size(box: Box, width: int, height: int) -> str:
     """Ninth of the picture and size of the box: "at the upper left, 120x80 px"."""
     ninth = location_name(to_grid(box, width, height))
+    if ninth in ("upper", "lower", "left", "right"):
+        ninth += " side"
     return f"at the {ninth}, {round(box.width)}x{round(box.height)} px"
 
 

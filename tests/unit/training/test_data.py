@@ -1,0 +1,159 @@
+"""Rows: what a trainer reads, from pair sets and from the tiny generator; bad samples; the formats of the recipes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from differad_edge.errors import DatasetError, PairsError
+from differad_edge.grounding import EVALUATION_PROMPT, TRAINING_PROMPTS, parse_answer
+from training.data import PairSource, TinySource, rows, thought_of
+from training.formats import FORMATS, location_name
+from training.preflight import usable_pairs
+from training.rewards_iad import cell_of
+from training.tiny.pairs import difficulty_at, tiny_pair
+
+pytest.importorskip("datasets")
+
+
+def write_set(root: Path, count: int, *, broken: tuple[int, ...] = (), outside: tuple[int, ...] = ()) -> Path:
+    """``count`` pairs of 64x48 px, the even ones NG; the ``broken`` targets are no images."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for index in range(count):
+        reference = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        target = reference.copy()
+        target[10:20, 30:50] = (0, 0, 255)
+        cv2.imwrite(str(root / f"r{index}.png"), reference)
+        cv2.imwrite(str(root / f"t{index}.png"), target)
+        if index in broken:
+            (root / f"t{index}.png").write_bytes(b"no image")
+        boxes = [[30, 10, 500 if index in outside else 50, 20], [32, 12, 40, 24]]
+        line = {"id": f"p{index}", "product": "x", "reference": f"r{index}.png", "target": f"t{index}.png"}
+        line |= {"boxes": boxes if index % 2 == 0 else [], "label": "OK" if index % 2 else "NG"}
+        lines.append(json.dumps(line | {"defect_types": [] if index % 2 else ["bent_pin"]}))
+    (root / "pairs.jsonl").write_text("\n".join(lines))
+    return root
+
+
+def test_rows_of_a_pair_set(tmp_path: Path) -> None:
+    source = PairSource(usable_pairs([write_set(tmp_path / "set", 4)]))
+    table = rows(source, answers="difference", seed=0)
+    row, normal = table[0], table[1]
+    # The box around both, 30..50 of 64 and 10..24 of 48, on the grid.
+    assert row["box"] == [469, 208, 781, 500]
+    assert normal["box"] == [0, 0, 0, 0]
+    assert (row["location"], row["type"], normal["location"], normal["type"]) == ("centre", "bent_pin", None, None)
+    answer = parse_answer(row["completion"][0]["content"])
+    assert answer.box == (469, 208, 781, 500)
+    assert answer.thought == "It differs at the centre: bent pin."
+    assert parse_answer(normal["completion"][0]["content"]).box is None
+    reference, target = row["images"]
+    assert (reference.size, reference.mode) == ((64, 48), "RGB")
+    assert target.getpixel((35, 15)) == (255, 0, 0)  # red was written as BGR
+    assert [part["type"] for part in row["prompt"][0]["content"]] == ["image", "image", "text"]
+
+
+def test_completions_of_a_group_share_a_prompt_and_groups_do_not() -> None:
+    table = rows(TinySource(50, 0), answers="difference", seed=0)
+    batch = table[[3, 3, 3, 4]]
+    texts = [prompt[0]["content"][2]["text"] for prompt in batch["prompt"]]
+    assert texts[0] == texts[1] == texts[2]
+    everywhere = {table[index]["prompt"][0]["content"][2]["text"] for index in range(50)}
+    assert len(everywhere) > 10
+    assert everywhere <= set(TRAINING_PROMPTS)
+    fixed = rows(TinySource(2, 0), answers="difference-fixed", seed=0)
+    assert {row["prompt"][0]["content"][2]["text"] for row in fixed} == {EVALUATION_PROMPT}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_asks_and_answers(name: str) -> None:
+    table = rows(TinySource(30, 0), answers=name, seed=0)
+    for row in table:
+        said = row["completion"][0]["content"]
+        defective = any(row["box"])
+        assert said.startswith("<think>")
+        if name == "iad-r1":
+            assert said.endswith(f"<answer>{'Yes' if defective else 'No'}</answer>")
+            assert ("<location>" in said) is defective
+        elif name == "lr-iad":
+            assert said.endswith(f"</think><answer>{'Yes' if defective else 'No'}</answer>")
+        else:
+            assert (parse_answer(said).box or (0, 0, 0, 0)) == tuple(row["box"])
+
+
+def test_bad_samples_are_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_set(tmp_path / "set", 200, broken=(7,), outside=(8,))
+    with caplog.at_level(logging.WARNING):
+        pairs = usable_pairs([folder])
+    assert len(pairs) == 198
+    assert "pair 'p7'" in caplog.text
+    assert "t7.png" in caplog.text
+    assert "pair 'p8': box (30.0, 10.0, 500.0, 20.0) reaches outside" in caplog.text
+    assert "2 of 200 samples were skipped" in caplog.text
+
+
+def test_more_than_one_in_a_hundred_stops_the_run(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", 200, broken=(1, 2, 3))
+    with pytest.raises(DatasetError, match=r"3 of 200 samples are bad, allowed: 1%.*t1\.png"):
+        usable_pairs([folder])
+
+
+def test_a_bad_line_is_a_bad_sample(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_set(tmp_path / "set", 200)
+    (folder / "r5.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert len(usable_pairs([folder])) == 199
+    assert "line 6: field 'reference' is 'r5.png'; allowed: a file that exists" in caplog.text
+    with pytest.raises(PairsError, match="not a folder"):
+        usable_pairs([tmp_path / "nothing"])
+
+
+def test_tiny_pairs_are_functions_of_their_number() -> None:
+    first, again = tiny_pair(3, 14, 1.0), tiny_pair(3, 14, 1.0)
+    assert np.array_equal(first.reference, again.reference)
+    assert np.array_equal(first.target, again.target)
+    assert first.box == again.box
+    assert not np.array_equal(first.target, tiny_pair(4, 14, 1.0).target)
+
+
+def test_tiny_pairs_differ_where_their_box_says() -> None:
+    normals = 0
+    for index in range(120):
+        pair = tiny_pair(0, index, 0.0)
+        change = np.abs(pair.target.astype(int) - pair.reference).max(axis=2) > 50
+        if pair.box is None:
+            normals += 1
+            assert not change.any()
+            continue
+        x1, y1, x2, y2 = (side // 10 for side in pair.box)
+        assert change[y1:y2, x1:x2].mean() > 0.3
+        change[max(0, y1) : y2, max(0, x1) : x2] = False
+        assert not change.any()
+        assert location_name(pair.box) in pair.thought
+    assert 15 <= normals <= 45  # a quarter of 120
+
+
+def test_the_curriculum_rises_once() -> None:
+    steps = [difficulty_at(progress / 100, 0.2, 0.6) for progress in range(101)]
+    assert steps[:21] == [0.0] * 21
+    assert steps[60:] == [1.0] * 41
+    assert steps == sorted(steps)
+    assert difficulty_at(0.0001, 0.0, 0.0) == 1.0
+
+
+def test_places_have_the_names_that_the_rewards_read() -> None:
+    names = set()
+    for x in (100, 500, 900):
+        for y in (100, 500, 900):
+            name = location_name((x - 50, y - 50, x + 50, y + 50))
+            assert cell_of(name) == (y // 334, x // 334)
+            names.add(name)
+    assert len(names) == 9
+    assert thought_of(None, ()) == "Nothing differs."

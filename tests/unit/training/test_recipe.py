@@ -1,0 +1,106 @@
+"""Recipes: the committed ones are complete and say what the papers say; mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from differad_edge.errors import ConfigError
+from training.recipe import DEEPSPEED, Recipe, load_recipe, recipe_names
+from training.reward_functions import reward_set
+
+NAMES = recipe_names()
+
+
+def test_the_recipes_that_are_promised_are_there() -> None:
+    promised = {"differad-r1-7b", "differad-r1-7b-cold-start", "iad-r1", "iad-r1-pa-sft", "lr-iad", "tiny-cold-start"}
+    promised |= {"tiny-grpo"} | {f"ablation-{name}" for name in ("iou-only", "center-only", "eq7")}
+    promised |= {f"ablation-{name}" for name in ("plain", "resampling", "weight", "g2", "g4", "g6")}
+    assert promised == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_is_whole(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.about
+    rewards = reward_set(recipe.reward)
+    assert len(rewards.functions) == len(rewards.weights) > rewards.judged
+    if recipe.run.deepspeed is not None:
+        assert (DEEPSPEED / f"{recipe.run.deepspeed}.json").is_file()
+
+
+def test_each_recipe_writes_to_a_folder_of_its_own() -> None:
+    folders = [load_recipe(name).run.out for name in NAMES]
+    assert len(set(folders)) == len(folders)
+
+
+def test_differad_r1_is_what_the_paper_says() -> None:
+    recipe = load_recipe("differad-r1-7b")
+    assert recipe.optimiser.learning_rate == 1e-6
+    assert recipe.model.freeze_vision
+    assert (recipe.grpo.generations, recipe.grpo.temperature, recipe.grpo.max_new_tokens) == (8, 0.9, 256)
+    assert (recipe.grpo.top_k, recipe.grpo.retries, recipe.grpo.tau) == (0, 2, 0.3)
+    assert (recipe.reward.localisation, recipe.reward.alpha, recipe.reward.format_weight) == ("dclr", 0.6, 1.0)
+    assert groups_a_step(recipe) == 16
+
+
+def test_the_ablations_change_one_thing() -> None:
+    base = load_recipe("differad-r1-7b")
+    for name in NAMES:
+        if not name.startswith("ablation-"):
+            continue
+        recipe = load_recipe(name)
+        assert groups_a_step(recipe) == 16
+        changed = {field for field in Recipe.model_fields if getattr(recipe, field) != getattr(base, field)}
+        expected = {"grpo", "optimiser"} if "-g" in name else {"reward"} if recipe.reward != base.reward else {"grpo"}
+        assert changed == expected | {"name", "about", "run"}, name
+
+
+def groups_a_step(recipe: Recipe) -> int:
+    completions = recipe.optimiser.batch * recipe.optimiser.accumulation * recipe.run.gpus
+    assert completions % recipe.grpo.generations == 0
+    return completions // recipe.grpo.generations
+
+
+def test_changes_from_the_command_line() -> None:
+    recipe = load_recipe("tiny-grpo", ["optimiser.steps=7", "reward.localisation=iou", "run.trackers=[]"])
+    assert recipe.optimiser.steps == 7
+    assert recipe.reward.localisation == "iou"
+    assert recipe.run.trackers == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["optimiser.steps=0"], "optimiser.steps: got 0"),
+        (["grpo.generations=1"], "grpo.generations: got 1"),
+        (["grpo.temperature=.nan"], "grpo.temperature"),
+        (["grpo.retry=3"], "grpo.retry: unknown setting, allowed here:.*retries"),
+        (["reward.localisation=giou"], "reward.localisation: got 'giou'"),
+        (["optimiser.batch=3"], "no multiple of grpo.generations"),
+        (["data.pair_sets=[a]"], "either pair_sets or tiny"),
+        (["rollout.backend=vllm-server"], "server_url where backend is vllm-server"),
+        (["steps"], "change: got 'steps', allowed: key=value"),
+        (["run.out=[}"], "a value that is not YAML"),
+        ([".x=1"], "change: got"),
+    ],
+)
+def test_mistakes_are_named(changes: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_recipe("tiny-grpo", changes)
+
+
+def test_unknown_recipes_and_wrong_stages_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe: got 'differad', allowed: .*differad-r1-7b"):
+        load_recipe("differad")
+    with pytest.raises(ConfigError, match="stage is 'grpo', allowed here: 'cold-start'"):
+        load_recipe("tiny-grpo", stage="cold-start")
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: tiny-grpo\nname: mine\nrun: {out: here}\n")
+    mine = load_recipe(str(file))
+    assert (mine.name, mine.run.out, mine.run.seed) == ("mine", Path("here"), load_recipe("tiny-grpo").run.seed)
+    file.write_text("base: nothing\n")
+    with pytest.raises(ConfigError, match="base is 'nothing'"):
+        load_recipe(str(file))
