@@ -10,20 +10,22 @@ The student answers first, with a verdict before the box, and describes afterwar
 
 Coordinates are integers from 0 to 1000 along either side of the target image, a box is its upper left and lower right
 corner, and ``(0,0),(0,0)`` says that there is no anomaly. The parser takes both orders, and ``[x1,y1,x2,y2]`` for a
-box. Whatever else is a fault with a reason; it never reads as "no anomaly".
+box. Whatever else is a fault with a reason; it never reads as "no anomaly". A real box may have words or further boxes
+beside it, the first one counts; "no anomaly" lets a part pass, and is believed only when it is all that is answered.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import string
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypedDict
 
 from differad_edge.errors import AnswerError, BoxError
 from differad_edge.geometry import GRID, from_grid
-from differad_edge.results import Box
+from differad_edge.results import Box, Verdict
 
 __all__ = [
     "BASELINE_PROMPT",
@@ -34,6 +36,7 @@ __all__ = [
     "Answer",
     "AnswerFault",
     "GridBox",
+    "Message",
     "format_answer",
     "format_ok",
     "format_student_answer",
@@ -202,21 +205,31 @@ class AnswerFault(str, Enum):
     REVERSED = "reversed"
     EMPTY_BOX = "empty-box"
     CONTRADICTION = "contradiction"
+    TAG_IN_THOUGHT = "tag-in-thought"  # of texts that are written, not read
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A parsed answer. ``box``: on the 0-1000 grid of the target, None for no anomaly.
 
-    ``thought``: the text of the first <think>, None without one. ``thought_first``: whether it came before the answer.
+    ``thought``: the text of the first <think> before the answer, else of the first after it, None without one;
+    ``thought_first``: whether it came before the answer, as the teacher's does.
     """
 
     box: GridBox | None
     thought: str | None = None
     thought_first: bool = False
 
+    @property
+    def verdict(self) -> Verdict:
+        """NG with a box, OK without one."""
+        return Verdict.OK if self.box is None else Verdict.NG
+
     def box_px(self, width: int, height: int) -> Box | None:
-        """The box in pixels of a target of ``width`` x ``height`` pixels."""
+        """The box in pixels of a target of ``width`` x ``height`` pixels, None for no anomaly.
+
+        Raises BoxError when ``box`` is none that `parse_answer` gives, or the target has no pixels.
+        """
         return None if self.box is None else from_grid(self.box, width, height)
 
 
@@ -236,13 +249,14 @@ def messages(prompt: str) -> list[Message]:
 _NUMBER = r"([^,()\[\]<>]*)"
 _PAIR = rf"\({_NUMBER},{_NUMBER}\)"
 _BOX = re.compile(rf"{_PAIR}\s*(?:,\s*)?{_PAIR}|\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
-_VERDICT = re.compile(r"\s*(OK|NG)\b(?![a-z])", re.ASCII)
+_SAYS_OK = re.compile(r"\s*OK\b", re.IGNORECASE)
+_TRIMMINGS = string.whitespace + ".,:;()[]"  # harmless around a zero box: [(0,0),(0,0)].
 _INTEGER = re.compile(r"\d+", re.ASCII)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def parse_answer(text: str) -> Answer:
-    """Read the first <answer> of ``text`` and the first box in it.
+    """Read the first <answer> of ``text`` and the first box in it; white space and leading zeros mean nothing there.
 
     Raises AnswerError, whose ``reason`` is a value of AnswerFault. Runs in time linear in the length of the text.
     """
@@ -257,9 +271,11 @@ def parse_answer(text: str) -> Answer:
     if end < 0:
         raise _fault(AnswerFault.UNCLOSED_ANSWER, f"got {text[start : start + 80]!r}, allowed: ... </answer>")
     box = _read(text[start + len("<answer>") : end])
-    thought_at = text.find("<think>")
-    thought = _between(text, thought_at)
-    return Answer(box, thought, thought is not None and thought_at < start)
+    if box is None and "<answer>" in text[end:]:
+        # Often the format, quoted in the thought, before the answer proper.
+        raise _fault(AnswerFault.CONTRADICTION, "got no anomaly and another <answer> after it, allowed: one answer")
+    before = _thought(text[:start])
+    return Answer(box, _thought(text[end:]) if before is None else before, before is not None)
 
 
 def format_ok(text: str) -> bool:
@@ -282,27 +298,36 @@ def format_ok(text: str) -> bool:
 
 
 def format_answer(box: GridBox | None, thought: str) -> str:
-    """An answer in the teacher's order. Raises BoxError or AnswerError for what `parse_answer` would not give back."""
+    """An answer in the teacher's order; ``box`` on the 0-1000 grid, None for no anomaly; ``thought`` is stripped.
+
+    Raises BoxError for a box that `parse_answer` would refuse, AnswerError for a thought that holds a tag or is longer
+    than half of MAX_ANSWER_CHARS.
+    """
     return f"<think>{_checked_thought(thought)}</think><answer>{_written(box)}</answer>"
 
 
 def format_student_answer(box: GridBox | None, description: str | None = None) -> str:
-    """An answer in the student's order: verdict, box where there is one, then the description. Raises as above."""
-    inside = "OK" if box is None else f"NG{_written(box)}"
+    """An answer in the student's order: verdict, box where there is one, then the description.
+
+    Raises as `format_answer` does.
+    """
+    inside = Verdict.OK.value if box is None else f"{Verdict.NG.value}{_written(box)}"
     after = "" if description is None else f"<think>{_checked_thought(description)}</think>"
     return f"<answer>{inside}</answer>{after}"
 
 
 def _read(inside: str) -> GridBox | None:
-    verdict = _VERDICT.match(inside)
     found = _BOX.search(inside)
     if found is None:
-        if verdict is not None and verdict[1] == "OK" and not inside[verdict.end() :].strip():
+        if inside.strip() == Verdict.OK.value:
             return None
         raise _fault(AnswerFault.NO_BOX, f"got {inside[:80]!r}, allowed: {_BOX_RULE}")
     box = _checked_box(_numbers(found))
-    if verdict is not None and (verdict[1] == "OK") != (box is None):
-        raise _fault(AnswerFault.CONTRADICTION, f"got {verdict[1]} with the box {found[0][:80]!r}")
+    beside = f"{inside[: found.start()]} {inside[found.end() :]}".strip(_TRIMMINGS)
+    if box is None and beside not in ("", Verdict.OK.value):
+        raise _fault(AnswerFault.CONTRADICTION, f"got the zero box beside {beside[:80]!r}, allowed: OK or nothing")
+    if box is not None and _SAYS_OK.match(inside):
+        raise _fault(AnswerFault.CONTRADICTION, f"got OK with the box {found[0][:80]!r}, allowed: NG or nothing")
     return box
 
 
@@ -329,11 +354,10 @@ def _checked_box(numbers: list[str]) -> GridBox | None:
     return x1, y1, x2, y2
 
 
-def _between(text: str, thought_at: int) -> str | None:
-    if thought_at < 0:
-        return None
-    end = text.find("</think>", thought_at)
-    return None if end < 0 else text[thought_at + len("<think>") : end].strip()
+def _thought(text: str) -> str | None:
+    _, opened, rest = text.partition("<think>")
+    thought, closed, _ = rest.partition("</think>")
+    return thought.strip() if opened and closed else None
 
 
 def _written(box: GridBox | None) -> str:
@@ -348,10 +372,12 @@ def _written(box: GridBox | None) -> str:
 
 
 def _checked_thought(thought: str) -> str:
+    if not isinstance(thought, str):
+        raise _fault(AnswerFault.NOT_TEXT, f"a thought of type {type(thought).__name__}, allowed: a text")
     if len(thought) > MAX_ANSWER_CHARS // 2:
         raise _fault(AnswerFault.TOO_LONG, f"a thought of {len(thought)} characters, allowed: {MAX_ANSWER_CHARS // 2}")
     if any(tag in thought for tag in _TAGS):
-        raise _fault(AnswerFault.NOT_TEXT, f"the thought {thought[:80]!r}, allowed: a text without tags")
+        raise _fault(AnswerFault.TAG_IN_THOUGHT, f"the thought {thought[:80]!r}, allowed: a text without tags")
     return thought.strip()
 
 

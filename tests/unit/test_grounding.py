@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,13 +27,16 @@ from differad_edge.grounding import (
     parse_answer,
     training_prompt,
 )
-from differad_edge.results import Box
+from differad_edge.results import Box, Verdict
 
 # A text that changes needs a new PROMPT_VERSION: checkpoints are asked with the version they were trained with.
 HASHES = {"1": "855b23772283b9f34a209794a9b791742723ce356c1c2282f5067b089b4b090f"}
 
 grid_boxes = st.tuples(*[st.integers(0, 1000)] * 4).filter(lambda b: b[0] < b[2] and b[1] < b[3])
-thoughts = st.text(max_size=60).map(lambda text: text.replace("<", "").strip())
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+pieces = st.sampled_from(["<", ">", "</", "<think", "answer>", "(0,0),(0,0)", "OK", "NG", "[1,2,3,4]", "\n"])
+thoughts = (st.text(max_size=60) | st.lists(pieces, max_size=8).map("".join)).map(str.strip)
+writable_thoughts = thoughts.filter(lambda text: not any(tag in text for tag in TAGS))
 
 
 def test_the_texts_are_those_of_their_version() -> None:
@@ -82,7 +86,13 @@ def test_the_reference_comes_before_the_target_and_the_text_last() -> None:
         ("<answer>[0,0,0,0]</answer>", Answer(None)),  # no anomaly, brackets
         ("<answer>OK</answer>", Answer(None)),  # the verdict alone
         ("<answer> OK (0,0),(0,0)</answer>", Answer(None)),  # verdict and zero box
+        ("<answer>[(0,0),(0,0)]</answer>", Answer(None)),  # no anomaly, a list of pairs
+        ("<answer>OK: (0,0),(0,0).</answer>", Answer(None)),  # verdict, zero box and full stop
+        ("<answer>[(1,2),(3,4)]</answer>", Answer((1, 2, 3, 4))),  # a list of pairs
+        ("<answer>(1,2),(3,4),(0,0),(0,0)</answer>", Answer((1, 2, 3, 4))),  # the zero box is not the first
         ("<think>never closed <answer>(1,2),(3,4)</answer>", Answer((1, 2, 3, 4))),  # an open thought is none
+        ("<think>a <answer>(1,2),(3,4)</answer> b</think>", Answer((1, 2, 3, 4))),  # nor one around the answer
+        ("<think>a</think><answer>(1,2),(3,4)</answer><think>b</think>", Answer((1, 2, 3, 4), "a", True)),  # first one
     ],
 )
 def test_what_the_parser_takes(text: str, answer: Answer) -> None:
@@ -104,6 +114,8 @@ def test_what_the_parser_takes(text: str, answer: Answer) -> None:
         ("<answer>NG</answer>", AnswerFault.NO_BOX),  # a defect without a place
         ("<answer>OK then</answer>", AnswerFault.NO_BOX),  # more than the verdict
         ("<answer>OKAY</answer>", AnswerFault.NO_BOX),  # another word
+        ("<answer>ok</answer>", AnswerFault.NO_BOX),  # another token
+        ("<answer>OK(</answer>", AnswerFault.NO_BOX),  # a box that breaks off
         ("<answer>(1,2),(3)</answer>", AnswerFault.NO_BOX),  # three numbers
         ("<answer>[1,2,3]</answer>", AnswerFault.NO_BOX),  # three numbers in brackets
         ("<answer>(1,2),(3.5,4)</answer>", AnswerFault.NOT_INTEGER),  # a float
@@ -120,11 +132,25 @@ def test_what_the_parser_takes(text: str, answer: Answer) -> None:
         ("<answer>(1,2),(1,4)</answer>", AnswerFault.EMPTY_BOX),
         ("<answer>(5,5),(5,5)</answer>", AnswerFault.EMPTY_BOX),  # a point is not the zero box
         ("<answer>OK(1,2),(3,4)</answer>", AnswerFault.CONTRADICTION),
+        ("<answer>ok (1,2),(3,4)</answer>", AnswerFault.CONTRADICTION),  # lower case
         ("<answer>NG(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),
+        ("<answer>ng(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # lower case
+        ("<answer>(0,0),(0,0) NG</answer>", AnswerFault.CONTRADICTION),  # the verdict behind
+        ("<answer>not OK (0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # words beside the zero box
+        ("<answer>(1,2),(3),(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # a broken box before the zero box
+        ("<answer>(1,2,3,4),(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # another broken one
+        ("<answer>(0,0),(0,0),(1,2),(3,4)</answer>", AnswerFault.CONTRADICTION),  # a real box after the zero box
+        ("<answer>OK</answer><answer>NG(1,2),(3,4)</answer>", AnswerFault.CONTRADICTION),  # a second opinion
+        (
+            "<think>same is <answer>(0,0),(0,0)</answer>.</think><answer>(1,2),(3,4)</answer>",
+            AnswerFault.CONTRADICTION,  # the format quoted in the thought
+        ),
         ("x" * (MAX_ANSWER_CHARS + 1), AnswerFault.TOO_LONG),
+        ("<answer>OK</answer>" + " " * MAX_ANSWER_CHARS, AnswerFault.TOO_LONG),  # though it could be read
+        ("<answer>" * 125_000, AnswerFault.TOO_LONG),  # a million characters
     ],
 )
-def test_what_the_parser_refuses(text: str, fault: AnswerFault) -> None:
+def test_what_the_parser_refuses(text: Any, fault: AnswerFault) -> None:
     with pytest.raises(AnswerError) as caught:
         parse_answer(text)
     assert caught.value.reason == fault.value
@@ -132,7 +158,7 @@ def test_what_the_parser_refuses(text: str, fault: AnswerFault) -> None:
     assert len(str(caught.value)) < 300
 
 
-@given(grid_boxes | st.none(), thoughts)
+@given(grid_boxes | st.none(), writable_thoughts)
 def test_what_is_written_is_read_back(box: grounding.GridBox | None, thought: str) -> None:
     assert parse_answer(format_answer(box, thought)) == Answer(box, thought, True)
     assert parse_answer(format_student_answer(box, thought)) == Answer(box, thought, False)
@@ -140,40 +166,78 @@ def test_what_is_written_is_read_back(box: grounding.GridBox | None, thought: st
     assert format_ok(format_answer(box, thought))
 
 
-@given(st.text(alphabet="<>/()[],0123456789 answerthinkOKNG-.", max_size=120))
+def stands_in(answer: Answer, text: str) -> bool:
+    """Whether the text holds this very box, or says that there is none: an oracle that knows nothing of the grammar."""
+    plain = re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"\s", "", text))
+    x1, y1, x2, y2 = answer.box or (0, 0, 0, 0)
+    forms = (f"({x1},{y1}),({x2},{y2})", f"({x1},{y1})({x2},{y2})", f"[{x1},{y1},{x2},{y2}]")
+    return any(form in plain for form in forms) or (answer.box is None and "<answer>OK</answer>" in plain)
+
+
+def read_or_refuse(text: str) -> Answer | None:
+    try:
+        return parse_answer(text)
+    except AnswerError as error:
+        fault = AnswerFault(error.reason)  # ValueError for a reason that is not one
+    assert fault is not AnswerFault.TAG_IN_THOUGHT
+    return None
+
+
+@given(st.text(max_size=120) | st.text(alphabet="<>/()[],0123456789 answerthinkOKNG-.", max_size=120))
 def test_any_text_gives_an_answer_that_stands_in_it_or_an_answer_error(text: str) -> None:
-    for candidate in (text, f"<answer>{text}</answer>"):
-        try:
-            answer = parse_answer(candidate)
-        except AnswerError as error:
-            assert error.reason in {fault.value for fault in AnswerFault}
-            continue
-        numbers = [int(number) for number in re.findall(r"[0-9]+", candidate)]
-        if answer.box is None:
-            assert "OK" in candidate or numbers.count(0) >= 4
-        else:
-            assert set(answer.box) <= set(numbers)
+    for candidate in (text, f"<answer>{text}</answer>", f"<answer>{text}(0,0),(0,0)</answer>"):
+        answer = read_or_refuse(candidate)
+        assert answer is None or stands_in(answer, candidate)
+        assert format_ok(candidate) in (True, False)
 
 
-@given(grid_boxes, st.integers(0, 60), st.integers(0, 60))
-def test_a_torn_answer_never_reads_as_no_anomaly(box: grounding.GridBox, start: int, end: int) -> None:
-    whole = format_answer(box, "A chip.")
-    torn = whole[: len(whole) - end - 1] if end else whole[start:]
-    try:
-        assert parse_answer(torn).box is not None
-    except AnswerError:
-        pass
+characters = st.sampled_from([*"<>/()[], 0159-.OKNG", "", "</answer>", "<answer>", "(0,0),(0,0)"])
+edits = st.lists(st.tuples(st.integers(0, 80), st.integers(0, 3), characters), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("piece", ["<answer>", "(", "(1,2)", "[1,2,", "<think>", " ", "(1,2) ", ",", "0"])
-def test_a_long_repetition_is_read_once(piece: str) -> None:
-    # Quadratic work on the longest text would take minutes.
-    text = f"<answer>{piece * (MAX_ANSWER_CHARS // len(piece))}"[: MAX_ANSWER_CHARS - 9] + "</answer>"
-    try:
-        parse_answer(text)
-    except AnswerError:
-        pass
-    format_ok(text)
+def edited(text: str, changes: list[tuple[int, int, str]]) -> str:
+    for at, removed, inserted in changes:
+        text = text[:at] + inserted + text[at + removed :]
+    return text
+
+
+@given(grid_boxes | st.none(), st.booleans(), edits)
+def test_a_mutated_answer_never_gives_a_box_that_is_not_in_it(
+    box: grounding.GridBox | None, student: bool, changes: list[tuple[int, int, str]]
+) -> None:
+    text = edited(format_student_answer(box, "A chip.") if student else format_answer(box, "A chip."), changes)
+    answer = read_or_refuse(text)
+    assert answer is None or stands_in(answer, text)
+
+
+@given(grid_boxes, st.integers(0, 60), st.sampled_from([*"<>/()[], 0159-.OKNG", "", "OK", "(0,0),(0,0)", "[0,0,0,0]"]))
+def test_one_change_never_turns_the_students_ng_into_ok(box: grounding.GridBox, at: int, inserted: str) -> None:
+    text = format_student_answer(box, "A chip.")
+    for removed in (0, 1):
+        answer = read_or_refuse(edited(text, [(at, removed, inserted)]))
+        assert answer is None or answer.box is not None
+
+
+@given(grid_boxes, st.integers(0, 80), st.booleans())
+def test_a_torn_answer_never_reads_as_no_anomaly(box: grounding.GridBox, at: int, student: bool) -> None:
+    whole = format_student_answer(box, "A chip.") if student else format_answer(box, "A chip.")
+    for torn in (whole[:at], whole[at:]):
+        answer = read_or_refuse(torn)
+        assert answer is None or answer.box == box
+
+
+PIECES = ["<answer>", "(", "(1,2)", "[1,2,", "<think>", "</think>", " ", "(1,2) ", "(1,2),", ",", "0", "(1", "\u0661"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_long_repetition_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch, piece: str) -> None:
+    # A hundred times the longest text that is read: quadratic work on it takes minutes to hours, linear work a blink.
+    size = 100 * MAX_ANSWER_CHARS
+    monkeypatch.setattr(grounding, "MAX_ANSWER_CHARS", 2 * size)
+    repeated = piece * (size // len(piece))
+    for text in (repeated, f"<think>x</think><answer>{repeated}</answer>", f"<answer>(1,2){repeated}</answer>"):
+        read_or_refuse(text)
+        format_ok(text)
 
 
 @pytest.mark.parametrize(
@@ -200,18 +264,49 @@ def test_the_format_reward_asks_for_the_whole_text(text: str, ok: bool) -> None:
     assert format_ok(text) is ok
 
 
-@pytest.mark.parametrize("box", [(3, 2, 1, 4), (1, 2, 3, 1001), (0, 0, 0, 0), (1, 1, 1, 1)])
-def test_an_impossible_box_is_not_written(box: grounding.GridBox) -> None:
+@pytest.mark.parametrize(
+    "box",
+    [
+        (3, 2, 1, 4),  # reversed
+        (1, 2, 1, 4),  # no width
+        (1, 2, 3, 1001),  # outside
+        (-1, 2, 3, 4),  # outside on the other side
+        (0, 0, 0, 0),  # None says that there is no anomaly
+        (1, 2, 3),  # three numbers
+        (1.0, 2.0, 3.0, 4.0),  # floats
+    ],
+)
+def test_an_impossible_box_is_not_written(box: Any) -> None:
     with pytest.raises(BoxError):
         format_answer(box, "x")
     with pytest.raises(BoxError):
         format_student_answer(box)
 
 
-@pytest.mark.parametrize("thought", ["see </think>", "<answer>", "y" * MAX_ANSWER_CHARS])
-def test_a_thought_that_would_break_the_grammar_is_not_written(thought: str) -> None:
-    with pytest.raises(AnswerError):
-        format_answer(None, thought)
+@pytest.mark.parametrize(
+    ("thought", "fault"),
+    [
+        ("see </think>", AnswerFault.TAG_IN_THOUGHT),
+        ("<answer>", AnswerFault.TAG_IN_THOUGHT),
+        ("y" * MAX_ANSWER_CHARS, AnswerFault.TOO_LONG),
+        (7, AnswerFault.NOT_TEXT),
+    ],
+)
+def test_a_thought_that_would_break_the_grammar_is_not_written(thought: Any, fault: AnswerFault) -> None:
+    for write in (format_answer, format_student_answer):
+        with pytest.raises(AnswerError) as caught:
+            write(None, thought)
+        assert caught.value.reason == fault.value
+
+
+def test_the_longest_thought_that_is_written_is_read_back() -> None:
+    thought = "y" * (MAX_ANSWER_CHARS // 2)
+    assert parse_answer(format_student_answer((1, 2, 3, 4), thought)) == Answer((1, 2, 3, 4), thought)
+
+
+def test_the_verdict_follows_the_box() -> None:
+    assert Answer((1, 2, 3, 4)).verdict is Verdict.NG
+    assert Answer(None).verdict is Verdict.OK
 
 
 def test_a_box_comes_in_pixels_of_the_target() -> None:

@@ -70,7 +70,6 @@ def main() -> None:
     recipe = load_recipe(sys.argv[2], sys.argv[3:])
     trainer = grpo_trainer(recipe, trainer=Scripted)
     trainer.args.optim = "sgd"  # linear in the gradients: Adam would turn their last digit into a whole step
-    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     trainer.train()
     trainer.save_model(str(out / "final"))
     if trainer.accelerator.is_main_process:
@@ -81,7 +80,7 @@ def main() -> None:
         keys = ("loss", "reward", "grad_norm", "iou", "length", "weight/mean")
         keys += ("groups/degenerate_before", "groups/degenerate_after")
         log = [{key: row[key] for key in keys if key in row} for row in trainer.state.log_history if "reward" in row]
-        (out / "log.json").write_text(json.dumps({"log": log, "parameters": len(before)}))
+        (out / "log.json").write_text(json.dumps(log))
 
 
 if __name__ == "__main__":
