@@ -29,8 +29,8 @@ class Example:
     """One pair with its truth.
 
     ``reference``, ``target``: HxWx3 uint8 RGB. ``box``: on the 0-1000 grid of the target, None for a normal.
-    ``thought``: what the cold start teaches the model to say before its answer. ``defect_type``: None where the data
-    set names none.
+    ``thought``: what the cold start teaches the model to say before its answer. ``defect_type``: the first that the
+    data set names, None where it names none.
     """
 
     reference: NDArray[np.uint8]
@@ -63,7 +63,7 @@ class PairSource:
         height, width = target.shape[:2]
         box = to_grid(union_box(pair.boxes), width, height) if pair.boxes else None
         thought = pair.description or thought_of(box, pair.defect_types)
-        return Example(_rgb(reference), _rgb(target), box, thought, ", ".join(pair.defect_types) or None)
+        return Example(_rgb(reference), _rgb(target), box, thought, next(iter(pair.defect_types), None))
 
 
 @dataclass(frozen=True)

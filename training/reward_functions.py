@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.recipe import RewardRecipe
-from training.rewards import boxes_of, center_only, dual_consistency, format_reward, iou_reward
+from training.rewards import REWARDS, boxes_of, format_reward
 from training.rewards_iad import FocalConfig, accuracy_reward, consistency_reward, focal_reward, yes_no_format_reward
 
 RewardFunction = Callable[..., list[float]]
@@ -61,14 +62,12 @@ def yes_no_format(completions: Sequence[Any], **_: Any) -> list[float]:
 
 
 def _localisation(recipe: RewardRecipe) -> RewardFunction:
+    reward = REWARDS[recipe.localisation]
+    if recipe.localisation in ("dclr", "dclr_eq7"):
+        reward = partial(reward, alpha=recipe.alpha)
+
     def localisation(completions: Sequence[Any], box: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        boxes, truth = boxes_of(texts_of(completions)), np.asarray(box, dtype=np.float64)
-        if recipe.localisation == "iou":
-            return _floats(iou_reward(boxes, truth))
-        if recipe.localisation == "center":
-            return _floats(center_only(boxes, truth))
-        eq7 = recipe.localisation == "dclr_eq7"
-        return _floats(dual_consistency(boxes, truth, alpha=recipe.alpha, mode="paper_eq7" if eq7 else "released"))
+        return _floats(reward(boxes_of(texts_of(completions)), np.asarray(box, dtype=np.float64)))
 
     return localisation
 

@@ -129,7 +129,7 @@ def group_advantages(rewards: ArrayLike, num_generations: int) -> Floats:
     return advantages.reshape(-1)
 
 
-REWARDS: Mapping[str, Callable[[ArrayLike, ArrayLike], Floats]] = MappingProxyType(
+REWARDS: Mapping[str, Callable[..., Floats]] = MappingProxyType(
     {
         "iou": iou_reward,
         "center": center_only,

@@ -45,7 +45,8 @@ def scripted(out: Path, model: Path, *changes: str, processes: int = 1, launch: 
     started = (*LAUNCH, processes) if processes > 1 or launch else ()
     python(*started, SCRIPT, out, "tiny-grpo", *COMMON, f"model.path={model}", f"run.out={out}", *changes)
     with np.load(out / "parameters.npz") as file:
-        return {"parameters": {name: file[name] for name in file.files}, "log": json.loads((out / "log.json").read_text())}
+        parameters = {name: file[name] for name in file.files}
+    return {"parameters": parameters, "log": json.loads((out / "log.json").read_text())}
 
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
