@@ -21,7 +21,7 @@ PACKAGE = "differad_edge"
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "results", "deadline", "deadline_worker", "drawing"}),
     frozenset({"geometry", "images", "image_header", "image_quality", "config", "machine"}),
-    frozenset({"grounding", "pairs", "references", "cameras", "outputs"}),
+    frozenset({"grounding", "prompts", "pairs", "references", "cameras", "outputs"}),
     frozenset({"engines", "scoring", "decide", "describe"}),
     frozenset({"ready", "inspection", "inspector", "export", "benchmarking", "health"})
     | frozenset({"evaluation", "evaluation_products", "evaluation_sheet"}),

@@ -9,11 +9,11 @@ import re
 import pytest
 
 from differad_edge import errors
-from differad_edge.errors import DifferadError, MissingExtraError, RefusedError
+from differad_edge.errors import AnswerError, DifferadError, MissingExtraError, RefusedError
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, DifferadError)]
 DRAWN = re.compile(r"^ {4}(?P<indent>[ │├└]*)(?P<name>[A-Z]\w+) +(?P<code>[a-z-]+)(?: \(.*\))?$", re.MULTILINE)
-OWN_CONSTRUCTOR = (MissingExtraError, RefusedError)
+OWN_CONSTRUCTOR = (AnswerError, MissingExtraError, RefusedError)
 
 
 def test_every_class_is_public_and_drawn_with_its_code_under_its_base() -> None:
@@ -39,6 +39,11 @@ def test_missing_extra_says_what_to_install_and_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(MissingExtraError("vlm", "transformers")))
     assert str(error) == "'transformers' is not installed; install it with: pip install 'differad-edge[vlm]'"
     assert (error.extra, error.package, error.code) == ("vlm", "transformers", "missing-extra")
+
+
+def test_an_answer_that_cannot_be_parsed_carries_its_reason_and_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(AnswerError("answer: got '', allowed: a box", "no-box")))
+    assert (error.code, error.reason, str(error)) == ("unparsable-answer", "no-box", "answer: got '', allowed: a box")
 
 
 def test_a_refusal_carries_the_servers_code_and_survives_pickling() -> None:
