@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
@@ -15,6 +15,7 @@ __all__ = [
     "AlignmentConfig",
     "ConfigModel",
     "InspectorConfig",
+    "ModelConfig",
     "ThresholdConfig",
     "load_config",
     "load_mapping",
@@ -80,6 +81,18 @@ class LearningConfig(ConfigModel):
     """Memory that one product holds; two good parts are kept whatever it says."""
 
 
+class ModelConfig(ConfigModel):
+    """The language model that the engines "vlm" and "remote" ask."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """vlm: a checkpoint folder or an id of the model hub; remote: the model's name on the server."""
+    server: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+(/[^\s?#]*)?$")] | None = None
+    """remote: base address of an OpenAI-compatible server, as http://127.0.0.1:8000."""
+    prompt: Literal["trained", "general"] = "trained"
+    """Whether the model was trained with this project's prompts, or must be told the format in full."""
+    max_new_tokens: Annotated[int, Field(ge=16, le=4096)] = 256
+
+
 class InspectorConfig(ConfigModel):
     """Everything that an EdgeInspector is built from."""
 
@@ -93,6 +106,7 @@ class InspectorConfig(ConfigModel):
     alignment: AlignmentConfig = AlignmentConfig()
     thresholds: ThresholdConfig = ThresholdConfig()
     learning: LearningConfig = LearningConfig()
+    model: ModelConfig = ModelConfig()
 
 
 def load_config(path: str | Path, model: type[Model]) -> Model:

@@ -39,7 +39,8 @@ class EdgeInspector:
     """Compares parts with registered golden samples.
 
     ``store``: folder of the products, None for $DIFFERAD_STORE or the user's data folder. ``engine``: a name or an
-    engine. ``config``: every other setting; ``store``, ``engine``, ``deadline_ms`` and ``threads`` override it.
+    engine; ``model``: for ``engine="vlm"``, a checkpoint folder or hub id. ``config``: every other setting; ``store``,
+    ``engine``, ``model``, ``deadline_ms`` and ``threads`` override it.
     ``follow_store``: take up what other processes register from the next part on; False: a product stays as it was at
     its first use, for a server that tests before it serves.
 
@@ -52,6 +53,7 @@ class EdgeInspector:
         store: str | os.PathLike[str] | None = None,
         engine: str | Engine | None = None,
         *,
+        model: str | None = None,
         deadline_ms: float | None = None,
         threads: int | None = None,
         config: InspectorConfig | None = None,
@@ -62,11 +64,19 @@ class EdgeInspector:
         if isinstance(engine, str):
             changes["engine"] = engine
         given = {name: value for name, value in changes.items() if value is not None}
-        self.config = parse_config({**base.model_dump(), **given}, InspectorConfig, where="EdgeInspector")
+        settings = {**base.model_dump(), **given}
+        if model is not None:
+            settings["model"] = {**settings["model"], "path": model}
+        self.config = parse_config(settings, InspectorConfig, where="EdgeInspector")
         self.store = ReferenceStore(self.config.store)
         built = engine if engine is not None and not isinstance(engine, str) else None
+        if built is not None and model is not None:
+            raise ConfigError(f"model: got {model!r} beside a finished engine, allowed: with an engine's name")
         self.engine: Engine = built or create_engine(
-            self.config.engine, threads=self.config.threads, learning=self.config.learning
+            self.config.engine,
+            threads=self.config.threads,
+            learning=self.config.learning,
+            model=self.config.model,
         )
         self._follow_store = follow_store
         self._products: dict[str, Ready] = {}

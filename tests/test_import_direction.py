@@ -51,6 +51,7 @@ CONFINED = {
     "transformers": {"engines.vlm", "export"},
     "tokenizers": {"engines.vlm", "export"},
     "PIL": {"engines.vlm"},
+    "safetensors": {"engines.vlm", "export"},
     "tensorrt": {"engines.vlm", "export.tensorrt"},
     "tensorrt_rtx": {"engines.vlm", "export.tensorrt"},
     "pypylon": {"cameras.basler"},
@@ -70,7 +71,7 @@ CONFINED = {
 # What the folders outside the package may import of this repository.
 TRAINING_MAY = {"errors", "results", "geometry", "images", "grounding", "pairs", "scoring"}
 # Recipes are read as configurations are, and a model is asked with the preprocessing that it was trained with.
-TRAINING_MAY |= {"config", "engines.vlm.processor"}
+TRAINING_MAY |= {"config", "engines.vlm.checkpoint"}
 PUBLIC = {
     "client",
     "errors",

@@ -27,7 +27,7 @@ import numpy as np
 
 from differad_edge.errors import DatasetError, MissingExtraError, TrainingError
 from training.batch_journal import BadSource, Journal, Outcome
-from training.preflight import MAX_BAD_SHARE
+from training.preflight import MAX_BAD_SHARE, too_many_bad
 
 _NAMED = 5
 _CHUNK = 4  # items a task: the way to a worker and back costs a millisecond
@@ -112,8 +112,7 @@ def run_batch(make: Maker, plan: BatchPlan, *, title: str) -> BatchResult:
 
 
 def _check_bad(bad: Mapping[str, BadSource], sources: int) -> None:
-    # One bad file is a bad file, in a folder of any size; several are a bad folder.
-    if len(bad) > max(1, int(MAX_BAD_SHARE * sources)):
+    if too_many_bad(len(bad), sources):
         named = "; ".join(bad[file].why for file in sorted(bad)[:_NAMED])
         raise DatasetError(f"{len(bad)} of {sources} source files are bad, allowed: {MAX_BAD_SHARE:.0%}; {named}")
 
@@ -187,7 +186,7 @@ def _on_ray(make: Maker, todo: Sequence[int], address: str) -> Iterator[tuple[in
         import ray
         import ray.data
     except ImportError as exc:
-        raise MissingExtraError("train", "ray") from exc
+        raise MissingExtraError("scale", "ray") from exc
     started_here = not ray.is_initialized()
     try:
         if started_here:

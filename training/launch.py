@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from differad_edge.engines.vlm.processor import load_processor
-from differad_edge.errors import DifferadError, MissingExtraError, ModelIntegrityError, TrainingError
+from differad_edge.engines.vlm import checkpoint
+from differad_edge.engines.vlm.checkpoint import load_processor
+from differad_edge.errors import DifferadError, MissingExtraError, TrainingError
 from training.data import PairSource, Source, TinySource, rows
 from training.preflight import usable_pairs
 from training.recipe import DEEPSPEED, ModelRecipe, Recipe, load_recipe
@@ -23,23 +24,8 @@ def load_model(recipe: ModelRecipe) -> tuple[PreTrainedModel, ProcessorMixin]:
 
     Raises MissingExtraError, and ModelIntegrityError for what is no checkpoint of a vision-language model.
     """
-    try:
-        import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText
-    except ImportError as exc:
-        raise MissingExtraError("train", exc.name or "transformers") from exc
     processor = load_processor(recipe.path)
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            recipe.path,
-            revision=recipe.revision,
-            dtype=getattr(torch, recipe.dtype),
-            attn_implementation=recipe.attention,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
-        first = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-        raise ModelIntegrityError(f"model.path: {recipe.path} cannot be loaded: {first[:300]}") from exc
+    model = checkpoint.load_model(recipe.path, dtype=recipe.dtype, revision=recipe.revision, attention=recipe.attention)
     if recipe.freeze_vision:
         freeze_vision(model)
     return model, processor

@@ -13,16 +13,21 @@ from differad_edge.images import load_image
 from differad_edge.pairs import Pair, load_pairs
 
 MAX_BAD_SHARE = 0.01
-"""More bad samples than this stop a run: then it is the data set that is wrong, not a sample."""
+"""More bad samples than this, and more than one, stop a run: then it is the data set that is wrong, not a sample."""
 _NAMED = 5
 
 _log = logging.getLogger(__name__)
 
 
+def too_many_bad(bad: int, total: int) -> bool:
+    """Whether ``bad`` of ``total`` stop a run: one alone never does, as it may be most of a small set."""
+    return bad > max(1, int(MAX_BAD_SHARE * total))
+
+
 def usable_pairs(folders: Sequence[Path]) -> tuple[Pair, ...]:
     """The pairs of these sets whose images can be read and whose boxes lie inside their targets.
 
-    A bad one is skipped and named in the log. Raises DatasetError when more than `MAX_BAD_SHARE` of them are bad, and
+    A bad one is skipped and named in the log. Raises DatasetError when too many are bad (see `too_many_bad`), and
     PairsError for a folder that is no pair set.
     """
     bad: list[str] = []
@@ -35,7 +40,7 @@ def usable_pairs(folders: Sequence[Path]) -> tuple[Pair, ...]:
     total = len(pairs) + len(bad) - sum(fault is not None for fault in faults)
     for line in bad[:_NAMED]:
         _log.warning("skipped: %s", line)
-    if len(bad) > MAX_BAD_SHARE * total:
+    if too_many_bad(len(bad), total):
         raise DatasetError(
             f"{len(bad)} of {total} samples are bad, allowed: {MAX_BAD_SHARE:.0%}; the first: "
             + "; ".join(bad[:_NAMED])

@@ -8,7 +8,17 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-__all__ = ["EngineOption", "JournalOption", "JsonOption", "StoreOption", "ThreadsOption", "store_words"]
+__all__ = [
+    "EngineOption",
+    "JournalOption",
+    "JsonOption",
+    "ModelOption",
+    "PromptOption",
+    "ServerOption",
+    "StoreOption",
+    "ThreadsOption",
+    "store_words",
+]
 
 StoreOption: TypeAlias = Annotated[
     Path | None,
@@ -17,6 +27,23 @@ StoreOption: TypeAlias = Annotated[
     ),
 ]
 EngineOption: TypeAlias = Annotated[str | None, typer.Option("--engine", help="Engine.", show_default="lite")]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--model", help="vlm: a checkpoint folder or hub id; remote: the model's name on the server."),
+]
+ServerOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="remote: an OpenAI-compatible server; its key: $DIFFERAD_SERVER_KEY."),
+]
+PromptOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="trained|general",
+        help="How a language model is asked: as one trained for this, or as one that must be told the format.",
+        show_default="trained",
+    ),
+]
 ThreadsOption: TypeAlias = Annotated[
     int | None, typer.Option("--threads", help="Threads of the inference runtime.", show_default="its own choice")
 ]

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from differad_edge.cli._options import EngineOption, JsonOption, ThreadsOption
+from differad_edge.cli._options import (
+    EngineOption,
+    JsonOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +38,9 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(metavar="HTML", help="Write the worst cases as one HTML file.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Only N pairs, evenly spread over the set.")] = None,
     engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Score an engine on a pair set: every figure with its 95 % interval."""
@@ -38,6 +48,7 @@ def evaluate(
 
     from differad_edge.cli._console import output, progress
     from differad_edge.cli._files import STDOUT, check_output, write_json
+    from differad_edge.config import InspectorConfig, parse_config
     from differad_edge.errors import ConfigError
     from differad_edge.evaluation import run_evaluation
     from differad_edge.inspector import EdgeInspector
@@ -48,9 +59,12 @@ def evaluate(
     if sheet == STDOUT:
         raise ConfigError("--sheet: got '-', allowed: a file")
     pair_set = load_pairs(data)
+    asked = {"path": model, "server": server, "prompt": prompt}
+    settings = {"model": {name: value for name, value in asked.items() if value is not None}}
+    config = parse_config(settings, InspectorConfig, where="evaluate")
     with (
         tempfile.TemporaryDirectory(prefix="differad-evaluate-") as folder,
-        EdgeInspector(store=folder, engine=engine, threads=threads) as inspector,
+        EdgeInspector(store=folder, engine=engine, threads=threads, config=config) as inspector,
         progress(pair_set.name) as moved,
     ):
         evaluation = run_evaluation(pair_set, inspector, calibrate_n=calibrate, progress=moved, limit=limit)

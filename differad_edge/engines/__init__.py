@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from differad_edge.config import LearningConfig
+from differad_edge.config import LearningConfig, ModelConfig
 from differad_edge.engines.base import Engine
-from differad_edge.errors import EngineError, UnknownEngineError
+from differad_edge.errors import ConfigError, EngineError, UnknownEngineError
 
 __all__ = ["ENTRY_POINT_GROUP", "create_engine", "engine_names"]
 
 ENTRY_POINT_GROUP = "differad_edge.engines"
-_BUILT_IN = ("lite",)
+_BUILT_IN = ("lite", "vlm", "remote")
 
 
 def engine_names() -> tuple[str, ...]:
@@ -24,14 +24,32 @@ def engine_names() -> tuple[str, ...]:
     return (*_BUILT_IN, *sorted(plugins - set(_BUILT_IN)))
 
 
-def create_engine(name: str, *, threads: int | None = None, learning: LearningConfig | None = None) -> Engine:
-    """Build an engine; ``learning`` is for the embedded one.
+def create_engine(
+    name: str,
+    *,
+    threads: int | None = None,
+    learning: LearningConfig | None = None,
+    model: ModelConfig | None = None,
+) -> Engine:
+    """Build an engine; ``learning`` is for the embedded one, ``model`` for those that ask a language model.
 
-    Raises UnknownEngineError, and EngineError when a plugin fails or gives something else."""
+    Raises UnknownEngineError, ConfigError for a ``model`` that the engine cannot use, MissingExtraError, and
+    EngineError when a plugin fails or gives something else, a checkpoint cannot be loaded or a server does not answer.
+    """
+    wanted = model if model is not None else ModelConfig()
+    _check_model(name, wanted)
     if name == "lite":
         from differad_edge.engines.lite import LiteEngine
 
         return LiteEngine(threads=threads, learning=learning)
+    if name == "vlm":
+        from differad_edge.engines.vlm.generate import VlmEngine
+
+        return VlmEngine(wanted, threads=threads)
+    if name == "remote":
+        from differad_edge.engines.remote import RemoteEngine
+
+        return RemoteEngine(wanted)
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
             engine = point.load()(threads=threads)
@@ -41,3 +59,15 @@ def create_engine(name: str, *, threads: int | None = None, learning: LearningCo
             raise EngineError(f"engine {name!r}: its plugin gave {type(engine).__name__}, allowed: an Engine")
         return engine
     raise UnknownEngineError(f"engine: got {name!r}, allowed: {', '.join(engine_names())}")
+
+
+def _check_model(name: str, model: ModelConfig) -> None:
+    """Raise ConfigError where settings of a language model are missing, or given to an engine that asks none."""
+    takes = {"vlm": ("path",), "remote": ("path", "server")}.get(name, ())
+    for field in ("path", "server"):
+        value = getattr(model, field)
+        if field in takes and value is None:
+            option = "--model" if field == "path" else "--server"
+            raise ConfigError(f"model.{field}: missing, and the engine {name!r} needs it ({option})")
+        if field not in takes and value is not None:
+            raise ConfigError(f"model.{field}: got {value!r}, allowed for the engine {name!r}: nothing")

@@ -103,10 +103,11 @@ class Learning:
     """What an engine found out about a product from its good parts, at registration.
 
     ``way``: how parts are compared, as people call it: "aligned" (place by place with the golden sample), "appearance"
-    (as they lie, with what good parts look like), "posed" (the same, in the part's own frame). ``good_parts``: how many
-    were learned from. ``left_out_scores``: the score of each when it alone was left out, () for one part.
-    ``false_reject_rate``: what to expect of good parts, 0 to 1; None where one part cannot tell. ``memory_bytes``: held
-    for this product; ``compare_ms``: measured for one comparison with it, None where none was made.
+    (as they lie, with what good parts look like), "posed" (the same, in the part's own frame), "asked" (a language
+    model is). ``good_parts``: how many were learned from. ``left_out_scores``: the score of each when it alone was left
+    out, () for one part. ``false_reject_rate``: what to expect of good parts, 0 to 1; None where one part cannot tell.
+    ``memory_bytes``: held for this product; ``compare_ms``: measured for one comparison with it, None where none was
+    made.
     """
 
     way: str
@@ -124,6 +125,8 @@ class Learning:
 
     def statement(self) -> str:
         """In a sentence or two, for the line engineer."""
+        if self.way == "asked":
+            return "a language model is shown the first golden sample and the part; it learns nothing from good parts"
         if self.false_reject_rate is None:
             return (
                 "one golden sample, compared place by place; it cannot tell how good parts differ from each other: "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from differad_edge.config import LearningConfig
 from differad_edge.engines.appearance.features import Describer
 from differad_edge.engines.base import Evidence, Learning, ReferenceView
+from differad_edge.engines.covering import covered
 from differad_edge.engines.difference import (
     DifferenceNetwork,
     Features,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
 
 __all__ = ["Detail", "LiteEngine", "LitePrepared", "Tile"]
-
-_SAMPLED_PX = 20_000  # of the picture, for its usual colour
 
 
 @dataclass(frozen=True)
@@ -134,12 +133,12 @@ class LiteEngine:
             ranges = ranges_of(encoded)
             good: Single | Alike | None
             if len(references) == 1:
-                good = Single(_covered(first.image, ignore), None, self._describer)
+                good = Single(covered(first.image, ignore), None, self._describer)
             else:
                 good = self._alike(references, encoded, ignore)
             if good is not None:
                 return LitePrepared(size, ranges, known_from(ranges), ignore, good)
-        images = [_covered(view.image if view.as_it_lies is None else view.as_it_lies, ignore) for view in references]
+        images = [covered(view.image if view.as_it_lies is None else view.as_it_lies, ignore) for view in references]
         return LitePrepared(size, (), (), ignore, Unlike.of(images, self._describer, self._limits))
 
     def _alike(
@@ -191,7 +190,7 @@ class LiteEngine:
         ignore = prepared.ignore if valid is None else (~valid if prepared.ignore is None else prepared.ignore | ~valid)
         evidence = self._network.compare(prepared.known, target, ignore, deadline)
         if isinstance(good, Single) and good.may_be_another(evidence, self.default_threshold):
-            return good.judge_in_place(_covered(target, ignore), ignore, deadline)
+            return good.judge_in_place(covered(target, ignore), ignore, deadline)
         return evidence
 
     def learning(self, prepared: LitePrepared) -> Learning:
@@ -213,16 +212,7 @@ class LiteEngine:
             return Evidence(0.0, reason=Reason.MISALIGNED.value, detail=detail)
         if isinstance(prepared.good, Alike):
             raise EngineError("target: got a part as it lies, allowed: aligned, for the product's good parts are alike")
-        return prepared.good.judge_as_it_lies(_covered(target, ignore), ignore, deadline)
-
-
-def _covered(image: Image, ignore: NDArray[np.bool_] | None) -> Image:
-    """The picture with one colour where nothing counts: what a place looks like tells of its surroundings too."""
-    if ignore is None or ignore.shape != image.shape[:2] or ignore.all():
-        return image
-    covered: Image = image.copy()
-    covered[ignore] = np.median(image[~ignore][:: max(1, (~ignore).sum() // _SAMPLED_PX)], axis=0)
-    return covered
+        return prepared.good.judge_as_it_lies(covered(target, ignore), ignore, deadline)
 
 
 def _check_mask(mask: NDArray[np.bool_] | None, shape: tuple[int, ...], name: str) -> None:

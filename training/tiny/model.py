@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from differad_edge.engines.vlm.processor import images_and_text
+from differad_edge.engines.vlm.checkpoint import images_and_text
 from differad_edge.errors import MissingExtraError
 from differad_edge.grounding import EVALUATION_PROMPT, format_answer
 from training.formats import location_name

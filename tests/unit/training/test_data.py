@@ -99,6 +99,10 @@ def test_bad_samples_are_skipped_counted_and_named(tmp_path: Path, caplog: pytes
     assert "2 of 200 samples were skipped" in caplog.text
 
 
+def test_one_bad_sample_never_stops_a_run(tmp_path: Path) -> None:
+    assert len(usable_pairs([write_set(tmp_path / "set", 10, broken=(4,))])) == 9
+
+
 def test_more_than_one_in_a_hundred_stops_the_run(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", 200, broken=(1, 2, 3))
     with pytest.raises(DatasetError, match=r"3 of 200 samples are bad, allowed: 1%.*t1\.png"):

@@ -1,4 +1,4 @@
-"""The processor (tokenizer, chat template, image preprocessing) of a Qwen vision-language checkpoint."""
+"""Loading a checkpoint of the Qwen vision-language family: its weights, tokenizer, chat template and preprocessing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,30 @@ from typing import TYPE_CHECKING, Any
 from differad_edge.errors import MissingExtraError, ModelIntegrityError
 
 if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+    from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["images_and_text", "load_processor"]
+__all__ = ["images_and_text", "load_model", "load_processor"]
+
+
+def load_model(
+    model: str | os.PathLike[str], *, dtype: str, revision: str | None = None, attention: str = "sdpa"
+) -> PreTrainedModel:
+    """The weights of ``model``, a folder or a hub id, on the CPU. ``dtype``: "float32" or "bfloat16".
+
+    Raises MissingExtraError, and ModelIntegrityError for what is torn, or no vision-language model.
+    """
+    try:
+        import torch
+        from safetensors import SafetensorError
+        from transformers import AutoModelForImageTextToText
+    except ImportError as exc:
+        raise MissingExtraError("vlm", exc.name or "transformers") from exc
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            os.fspath(model), revision=revision, dtype=getattr(torch, dtype), attn_implementation=attention
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
 
 
 def load_processor(model: str | os.PathLike[str]) -> ProcessorMixin:
