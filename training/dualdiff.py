@@ -1,9 +1,9 @@
 """An AD-DualDiff, the test set of DifferAD-R1, after its published recipe.
 
 ``python -m training.dualdiff build POOL OUT`` reads public sets (``POOL/<data set>``, each as `training.datasets`
-reads it), retrieves for each target the eight most similar good images, filters the pairs, and takes 13,003 of them over
-the 20 categories of ``dualdiff_categories.yaml``. ``review OUT`` writes pages to look through, ``apply OUT FILE...``
-takes out what they reject; ``build`` again fills the gaps. Every step goes on where a killed run was.
+reads it), retrieves for each target the eight most similar good images, filters the pairs, and takes 13,003 of them
+over the 20 categories of ``dualdiff_categories.yaml``. ``review OUT`` writes pages to look through, ``apply OUT
+FILE...`` takes out what they reject; ``build`` again fills the gaps. Every step goes on where a killed run was.
 
 From the paper: the numbers, the three subsets, top 8 by CLIP, a filter of pairs (there GPT-4o), the check by people.
 Our own, since the set is not released: the categories and their subsets, that every one of the eight which passes makes
@@ -69,7 +69,8 @@ def build(
 ) -> tuple[PairSet, BatchResult]:
     """Build the set in ``out``, a new or empty folder or one with a run of the same settings.
 
-    Returns the set, and what could not be used. ``skip_missing``: leave the categories out whose data set is not in ``pool``, instead of ending there.
+    Returns the set, and what could not be used. ``skip_missing``: leave the categories out whose data set is not in
+    ``pool``, instead of ending there.
 
     Raises ConfigError for numbers out of range, DatasetError for missing sets, another layout, too many bad samples or
     an ``out`` with other contents, EngineServerError when the model's server fails, TrainingError for what cannot be
