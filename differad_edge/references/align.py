@@ -144,7 +144,8 @@ class AlignmentModel:
         """Rotations and scales from the log-polar spectra, in both senses, each with its shift."""
         polar = _polar_spectrum(np.asarray(edges * self.window, np.float32))
         window = cv2.createHanningWindow((polar.shape[1], polar.shape[0]), cv2.CV_32F)
-        (radial, angular), _ = cv2.phaseCorrelate(self.polar_spectrum, polar, window)
+        # A copy: OpenCV 5.0.0 multiplies its arguments by the window in place.
+        (radial, angular), _ = cv2.phaseCorrelate(self.polar_spectrum.copy(), polar, window)
         angle = angular * 180.0 / polar.shape[0]
         scale = math.exp(radial * _log_radius(self.plane.shape) / polar.shape[1])
         low, high = config.scale_range

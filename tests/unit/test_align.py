@@ -68,6 +68,17 @@ def test_any_motion_is_found(kind: str, seed: int, dx: float, dy: float, angle_d
     assert corner_error_px(alignment.matrix, motion(SIZE, **moved), SIZE) < 1
 
 
+def test_a_reference_does_not_fade_from_part_to_part() -> None:
+    scene = Scene(2, SIZE, "board")
+    model = AlignmentModel.prepare(scene.reference)
+    before = model.polar_spectrum.copy()
+    # Another product: nothing fits, so the turned starts are tried too, with OpenCV's phase correlation.
+    for target in (scene.seen(angle_deg=6.0), Scene(4, SIZE, "two-tone").reference):
+        first, *later = (model.estimate(target, LIMITS) for _ in range(3))
+        assert all(np.array_equal(one.matrix, first.matrix) for one in later)
+    assert np.array_equal(model.polar_spectrum, before)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_in_its_place_stays_there(kind: str) -> None:
     scene = Scene(3, SIZE, kind)

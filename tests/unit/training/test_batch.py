@@ -187,5 +187,5 @@ def test_a_fingerprint_knows_names_and_sizes(tmp_path: Path) -> None:
 
 def test_ray_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"'ray' is not installed.*differad-edge\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"'ray' is not installed.*differad-edge\[scale\]"):
         run_batch(Numbers(tmp_path), BatchPlan(tmp_path, 3, 10, {}, ray="auto"), title="t")

@@ -305,6 +305,19 @@ def test_a_target_without_a_reference_that_passes_is_told(tmp_path: Path, capsys
     assert "bottle/test/good/000.png: no good image passed the filters (residual " in said
 
 
+def test_a_good_target_of_the_pool_is_no_reference_of_itself(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / f"pool/mask_folder/gasket/good/{number}.png", part(1, light=number))
+    for name in ("bad/0.png", "masks/0.png"):
+        write_mask(tmp_path / "pool/mask_folder/gasket" / name, size=(SIDE, SIDE))
+    rows = "  - {name: gasket, dataset: mask_folder, product: gasket, subset: easy_structure}\n"
+    plan = write_text(tmp_path / "list.yaml", f"pairs: 99\ncategories:\n{rows}")
+    assert main(["build", str(tmp_path / "pool"), str(tmp_path / "out"), "--categories", str(plan)]) == 0
+    pairs = load_pairs(tmp_path / "out").pairs
+    assert Counter(pair.label for pair in pairs) == {"OK": 4 * 3}
+    assert all(pair.reference.name != pair.target.name for pair in pairs)
+
+
 def test_other_contents_are_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool = write_pool(tmp_path / "pool")
     write_text(tmp_path / "full/notes.txt", "mine")
