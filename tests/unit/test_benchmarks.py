@@ -48,3 +48,27 @@ def test_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         report = json.loads((tmp_path / "out" / f"two-words-and-a-slash{name}.json").read_text())
         assert (report["n"], report["micro"]["recall"]) == (1, 1.0)
     assert "1 pairs, f1 1.000, acc 1.000, tnr -, F 1.000" in capsys.readouterr().out
+
+
+def test_papers_put_ours_beside_the_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = FOLDER / "results" / "deeppcb_one.json"
+    out = tmp_path / "tables.md"
+    assert script("papers").main([f"DeepPCB={report}", "--out", str(out)]) == 0
+    tables = dict(part.split("\n", 1) for part in out.read_text().split("### ")[1:])
+    deeppcb = tables["DeepPCB"].splitlines()
+    assert "| DifferAD-R1 (published) | mean of classes | | 36.53 | not given | 63.41 | 76.44 |" in deeppcb
+    macro = json.loads(report.read_text())["macro"]
+    cells = " | ".join(f"{100 * macro[name]:.2f}" for name in ("miou", "miou_ano", "acc", "f1"))
+    assert f"| lite on deeppcb_one (ours) | mean of classes | 309 | {cells} |" in deeppcb
+    assert "| ours | mean of classes | | not run | not run | not run | not run |" in tables["MVTec AD"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("word", ["nonsense", "Nothing={report}", "DeepPCB=missing.json", "DeepPCB={torn}"])
+def test_papers_name_what_they_cannot_read(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "torn.json").write_text('{"n": 3}')
+    given = word.format(report=FOLDER / "results" / "deeppcb_one.json", torn=tmp_path / "torn.json")
+    assert script("papers").main([given]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: report: ")
+    assert given.partition("=")[2] in said
