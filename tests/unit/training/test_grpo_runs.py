@@ -60,9 +60,7 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     ("changes", "batch"),
     [
         ((), 16),  # whole groups on each process
-        ((), 4),  # a group of 8 lies on two processes
-        (("grpo.loss=dapo",), 16),  # normalised by tokens
-        (("grpo.kl_beta=0.1",), 16),  # with a reference model
+        (("grpo.loss=dapo", "grpo.kl_beta=0.1"), 4),  # a group of 8 on two processes, by tokens, with a reference model
         (("grpo.resample=false", "grpo.difficulty_weight=false"), 16),  # plain
     ],
 )
