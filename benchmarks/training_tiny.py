@@ -7,12 +7,14 @@ the same held-out pairs, and writes a JSON and a picture of the learning curves:
     python -m training.cold_start tiny-cold-start
     python benchmarks/training_tiny.py --out benchmarks/results/training-tiny.json
 
-A run that is already in the folder is not repeated, so a stopped benchmark goes on.
+A run that is already in the folder, with these settings and from these weights, is not repeated: a stopped benchmark
+goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -25,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from differad_edge.machine import describe_machine
 
@@ -60,7 +63,8 @@ def main() -> None:
         "held_out_pairs": arguments.pairs,
         "steps": arguments.steps,
         "changes": list(arguments.change),
-        "cold_start": {name: start[name] for name in FIGURES},
+        "cold_start": {name: start[name] for name in FIGURES} | {"weights": _weights(arguments.start)},
+        "note": "all runs start from one cold start; intervals are not corrected for the number of comparisons",
         "arms": {
             arm: _arm([run for run, job in zip(runs, jobs, strict=True) if job[0] == arm], start)
             for arm in arguments.arms
@@ -87,7 +91,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
-    name = f"{arm.replace(' ', '-').replace('+', '-')}-{seed}"
+    settings = [*ARMS[arm], *arguments.change, str(arguments.steps), _weights(arguments.start)]
+    name = f"{arm.replace(' ', '-').replace('+', '-')}-{seed}-{_digest(json.dumps(settings).encode())}"
     out = arguments.runs / name
     if not (out / "final" / "config.json").is_file():
         changes = (f"run.out={out}", f"run.seed={seed}", f"model.path={arguments.start}")
@@ -106,13 +111,22 @@ def _last_state(out: Path) -> Path:
 
 def _asked(arguments: argparse.Namespace, checkpoint: Path, name: str) -> dict[str, Any]:
     """The figures of a checkpoint on the held-out pairs, from the folder where they are there."""
-    file: Path = arguments.runs / f"{name}-{arguments.pairs}.json"
+    file: Path = arguments.runs / f"{name}-{_weights(checkpoint)}-{arguments.pairs}.json"
     if not file.is_file():
         options = ("--tiny", str(arguments.pairs), "--max-new-tokens", "48", "--each")
         said = _python("training.evaluate", str(checkpoint), *options, log=arguments.runs / f"{name}.log")
         file.write_text(said, encoding="utf-8")
     figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return figures
+
+
+def _weights(checkpoint: Path) -> str:
+    """What tells the weights of a checkpoint from any other's."""
+    return _digest((checkpoint / "model.safetensors").read_bytes())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:10]
 
 
 def _python(module: str, *words: str, log: Path) -> str:
@@ -146,6 +160,7 @@ def _arm(runs: Sequence[dict[str, Any]], start: dict[str, Any]) -> dict[str, Any
         "seeds": len(runs),
         **{name: [run[name] for run in runs] for name in FIGURES},
         "gain": _interval(gains),
+        "gain_t_interval": _t_interval(gains.mean(axis=1)),
         "gain_of_each_seed": [_interval(gain[None]) for gain in gains],
         "curves": [run["curves"] for run in runs],
     }
@@ -174,6 +189,14 @@ def _interval(gains: Floats) -> dict[str, float]:
         means[index] = gains[rng.integers(0, seeds, seeds)][:, chosen].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return {"mean": float(gains.mean()), "low": float(low), "high": float(high), "pairs": pairs, "seeds": seeds}
+
+
+def _t_interval(means: Floats) -> list[float] | None:
+    """95 % interval of the mean over seeds alone, by Student's t; None for one seed."""
+    if len(means) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
+    return [float(means.mean()) - half, float(means.mean()) + half]
 
 
 def _draw(report: dict[str, Any], file: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, ValidationInfo, field_validator
 
 from differad_edge.errors import ConfigError
 
@@ -33,6 +33,14 @@ class ConfigModel(BaseModel):
     """Base of every configuration: unknown keys, NaN and infinity are refused, and it cannot be changed once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would read true as 1, and ``steps: true`` as a run of one step."""
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are allowed where something is switched on or off")
+        return value
 
 
 class AlignmentConfig(ConfigModel):
@@ -85,12 +93,25 @@ class ModelConfig(ConfigModel):
     """The language model that the engines "vlm" and "remote" ask."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
-    """vlm: a checkpoint folder or an id of the model hub; remote: the model's name on the server."""
-    server: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+(/[^\s?#]*)?$")] | None = None
-    """remote: base address of an OpenAI-compatible server, as http://127.0.0.1:8000."""
-    prompt: Literal["trained", "general"] = "trained"
-    """Whether the model was trained with this project's prompts, or must be told the format in full."""
+    """vlm: a checkpoint folder, an id of the model hub, or a folder that `export` wrote; remote: the model's name on
+    the server."""
+    server: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")] | None = None
+    """remote: base address of an OpenAI-compatible server, as http://127.0.0.1:8000, with or without /v1 at its end."""
+    prompt: Literal["student", "trained", "general"] | None = None
+    """How the model is asked: as a student, which gives its verdict first; as one trained in the paper's format, which
+    thinks first; or as one that must be told the format in full. None: what the checkpoint says it was trained with,
+    else "student" for a Qwen3-VL in this process and "trained" for any other."""
     max_new_tokens: Annotated[int, Field(ge=16, le=4096)] = 256
+    size_px: tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]] | None = None
+    """Student: width and height at which it sees every image; None: what the checkpoint says, else 800x800."""
+    fit: Literal["stretch", "letterbox"] | None = None
+    """Student: whether images are stretched to that size or keep their aspect; None: the checkpoint's, else stretch."""
+    describe: bool = True
+    """Student: put NG parts into words, as far as the deadline leaves time."""
+    draft: bool = False
+    """Student: let the embedded engine draft the box; the answer stays the same and comes sooner."""
+    references_mb: PositiveFloat = 2048.0
+    """Student: memory of the device for references that were read before, over all products."""
 
 
 class InspectorConfig(ConfigModel):

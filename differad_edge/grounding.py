@@ -25,7 +25,14 @@ from typing import Literal, TypedDict
 
 from differad_edge.errors import AnswerError, BoxError
 from differad_edge.geometry import GRID, from_grid
-from differad_edge.prompts import BASELINE_PROMPT, BOX_RULE, EVALUATION_PROMPT, PROMPT_VERSION, TRAINING_PROMPTS
+from differad_edge.prompts import (
+    BASELINE_PROMPT,
+    BOX_RULE,
+    EVALUATION_PROMPT,
+    PROMPT_VERSION,
+    STUDENT_PROMPT,
+    TRAINING_PROMPTS,
+)
 from differad_edge.results import Box, Verdict
 
 __all__ = [
@@ -33,16 +40,19 @@ __all__ = [
     "EVALUATION_PROMPT",
     "MAX_ANSWER_CHARS",
     "PROMPT_VERSION",
+    "STUDENT_PROMPT",
     "TRAINING_PROMPTS",
     "Answer",
     "AnswerFault",
     "GridBox",
     "Message",
+    "checked_thought",
     "format_answer",
     "format_ok",
     "format_student_answer",
     "messages",
     "parse_answer",
+    "student_messages",
     "training_prompt",
 ]
 
@@ -123,11 +133,23 @@ def messages(prompt: str) -> list[Message]:
     ]
 
 
+def student_messages() -> list[Message]:
+    """The chat of the student: STUDENT_PROMPT, then reference and target image, so that what changes comes last."""
+    return [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": STUDENT_PROMPT}, {"type": "image"}, {"type": "image"}],
+        }
+    ]
+
+
 _NUMBER = r"([^,()\[\]<>]*)"
 _PAIR = rf"\({_NUMBER},{_NUMBER}\)"
 _BOX = re.compile(rf"{_PAIR}\s*(?:,\s*)?{_PAIR}|\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 _SAYS_OK = re.compile(r"\s*OK\b", re.IGNORECASE)
 _TRIMMINGS = string.whitespace + ".,:;()[]"  # harmless around a zero box: [(0,0),(0,0)].
+_END_TOKENS = re.compile(r"<\|(?:im_end|endoftext)\|>")
+_ONE_THOUGHT = re.compile(r"<think>(?:(?!</?(?:think|answer)>).)*</think>", re.DOTALL)
 _INTEGER = re.compile(r"\d+", re.ASCII)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -148,11 +170,11 @@ def parse_answer(text: str) -> Answer:
     if end < 0:
         raise _fault(AnswerFault.UNCLOSED_ANSWER, f"got {text[start : start + 80]!r}, allowed: ... </answer>")
     box = _read(text[start + len("<answer>") : end])
-    if box is None and "<answer>" in text[end:]:
-        # Often the format, quoted in the thought, before the answer proper.
-        raise _fault(AnswerFault.CONTRADICTION, "got no anomaly and another <answer> after it, allowed: one answer")
-    before = _thought(text[:start])
-    return Answer(box, _thought(text[end:]) if before is None else before, before is not None)
+    ahead, behind = text[:start], text[end + len("</answer>") :]
+    if box is None:
+        _check_nothing_else(ahead, behind)
+    before = _thought(ahead)
+    return Answer(box, _thought(behind) if before is None else before, before is not None)
 
 
 def format_ok(text: str) -> bool:
@@ -180,7 +202,7 @@ def format_answer(box: GridBox | None, thought: str) -> str:
     Raises BoxError for a box that `parse_answer` would refuse, AnswerError for a thought that holds a tag or is longer
     than half of MAX_ANSWER_CHARS.
     """
-    return f"<think>{_checked_thought(thought)}</think><answer>{_written(box)}</answer>"
+    return f"<think>{checked_thought(thought)}</think><answer>{_written(box)}</answer>"
 
 
 def format_student_answer(box: GridBox | None, description: str | None = None) -> str:
@@ -189,7 +211,7 @@ def format_student_answer(box: GridBox | None, description: str | None = None) -
     Raises as `format_answer` does.
     """
     inside = Verdict.OK.value if box is None else f"{Verdict.NG.value}{_written(box)}"
-    after = "" if description is None else f"<think>{_checked_thought(description)}</think>"
+    after = "" if description is None else f"<think>{checked_thought(description)}</think>"
     return f"<answer>{inside}</answer>{after}"
 
 
@@ -206,6 +228,16 @@ def _read(inside: str) -> GridBox | None:
     if box is not None and _SAYS_OK.match(inside):
         raise _fault(AnswerFault.CONTRADICTION, f"got OK with the box {found[0][:80]!r}, allowed: NG or nothing")
     return box
+
+
+def _check_nothing_else(ahead: str, behind: str) -> None:
+    """Refuse "no anomaly" that a thought quotes, or that something else follows: it is often taken back there."""
+    if ahead.count("<think>") != ahead.count("</think>"):
+        raise _fault(AnswerFault.CONTRADICTION, "got no anomaly inside a thought, allowed: after </think>")
+    rest = _END_TOKENS.sub("", behind).strip()
+    if rest and not _ONE_THOUGHT.fullmatch(rest):
+        said = f"got no anomaly and {rest[:80]!r} after it, allowed: nothing, or one <think>...</think>"
+        raise _fault(AnswerFault.CONTRADICTION, said)
 
 
 def _numbers(found: re.Match[str]) -> list[str]:
@@ -248,7 +280,8 @@ def _written(box: GridBox | None) -> str:
     return f"({x1},{y1}),({x2},{y2})"
 
 
-def _checked_thought(thought: str) -> str:
+def checked_thought(thought: str) -> str:
+    """``thought``, stripped. Raises AnswerError for one with a tag in it, or longer than half of MAX_ANSWER_CHARS."""
     if not isinstance(thought, str):
         raise _fault(AnswerFault.NOT_TEXT, f"a thought of type {type(thought).__name__}, allowed: a text")
     if len(thought) > MAX_ANSWER_CHARS // 2:

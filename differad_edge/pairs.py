@@ -15,12 +15,12 @@ drew their boxes outside the defect, a habit that only the scoring takes into ac
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeGuard
 
@@ -38,7 +38,7 @@ _OPTIONAL = ("defect_types", "mask", "pair", "ignore_boxes", "description")
 _SET_KEYS = ("name", "pair", "annotation_margin_px")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Pair:
     """One target with the reference it is compared with and what is known about it.
 
@@ -58,9 +58,11 @@ class Pair:
     pair: str = "aligned"
     ignore_boxes: tuple[Box, ...] = ()
     description: str | None = None
+    where: str = dataclasses.field(default="", compare=False)
+    """File and line that it was read from, for messages."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class PairSet:
     """A loaded data set; every path of its pairs lies inside ``root`` and exists."""
 
@@ -74,7 +76,8 @@ class PairSet:
 def load_pairs(folder: str | os.PathLike[str], *, skip: Callable[[PairsError], None] | None = None) -> PairSet:
     """Read and check a pair set.
 
-    ``skip`` is told of each bad line, which is then left out; without it the first bad line ends the reading.
+    ``skip`` is told of each bad line, which is then left out, and the set may be empty; without it the first bad line
+    ends the reading.
 
     Raises PairsError, naming file, line, field, value and what is allowed, for anything that is not as the module's
     docstring says: an absent file, an absolute path or one that leaves the set, a reversed box, an OK pair with boxes,
@@ -102,7 +105,7 @@ def load_pairs(folder: str | os.PathLike[str], *, skip: Callable[[PairsError], N
             continue
         line_of_id[pair.id] = number
         pairs.append(pair)
-    if not pairs:
+    if not pairs and skip is None:
         raise PairsError(f"{file}: no pairs; allowed: at least one line")
     return PairSet(header.root, header.name, header.pair, header.annotation_margin_px, tuple(pairs))
 
@@ -182,6 +185,7 @@ class _LineReader:
             pair=kind,
             ignore_boxes=self._boxes("ignore_boxes"),
             description=description,
+            where=self.where,
         )
 
     def _text(self, field: str) -> str:

@@ -20,6 +20,11 @@ BASELINE_PROMPT = (
     "upper left and (x2,y2) the lower right corner, all integers. If there is no defect, answer (0,0),(0,0). Example: "
     "<think>The pin at the lower left is bent.</think><answer>(105,640),(198,790)</answer>"
 )
+STUDENT_PROMPT = (
+    "The first image is a good part, the second is the part to inspect. Answer OK or NG, for NG with the box of the "
+    f"difference in the second image as {BOX_RULE}, inside <answer></answer>, then describe it inside <think></think>."
+)
+"""Of the student, which answers first. It stands before the images: what the camera has yet to see comes last."""
 TRAINING_PROMPTS = tuple(
     f"{opening} {thinking} {answering}"
     for opening, thinking, answering in (

@@ -50,6 +50,7 @@ class BatchPlan:
 
     ``out``: the output folder. ``items``: how many. ``sources``: how many source files the run can read, for the rule
     of bad ones. ``settings``: all that the result depends on, as a JSON object. ``workers``: processes on this machine.
+    ``skips_are_faults``: whether too many skipped items end the run, as too many bad sources do.
     ``ray``: address of a Ray cluster ("auto": the one this machine belongs to, "local": a new one), None: no Ray.
     """
 
@@ -60,6 +61,7 @@ class BatchPlan:
     workers: int = 1
     resume: bool = True
     ray: str | None = None
+    skips_are_faults: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,19 @@ def run_batch(make: Maker, plan: BatchPlan, *, title: str) -> BatchResult:
 
     A progress bar named ``title`` moves on standard error where that is a terminal.
 
-    Raises DatasetError when more than `MAX_BAD_SHARE` of the sources, and more than one, are bad, when nothing could be
-    made, or when ``plan.out`` is taken (see `Journal.open`); TrainingError when a worker dies or a file cannot be
-    written; MissingExtraError when Ray is wanted and not installed.
+    Raises DatasetError when more than `MAX_BAD_SHARE` of the sources, and more than one, are bad (and of the items,
+    where ``plan.skips_are_faults``), when nothing could be made, or when ``plan.out`` is taken (see `Journal.open`);
+    TrainingError when a worker dies or a file cannot be written; MissingExtraError when Ray is wanted and not
+    installed.
     What was made until then is kept, and the next run goes on.
     """
     with Journal.open(plan.out, plan.settings, resume=plan.resume) as journal, _progress(title, plan.items) as show:
         # An earlier run with the same settings has the same items: nothing beyond them can be there.
         resumed = len(journal.done)
         bad = {source.file: source for outcome in journal.done.values() for source in outcome.bad}
+        skipped = [(n, outcome.skipped or "") for n, outcome in journal.done.items() if outcome.record is None]
         _check_bad(bad, plan.sources)
+        _check_skipped(skipped, plan)
         show(resumed)
         todo = [index for index in range(plan.items) if index not in journal.done]
         for index, outcome in _outcomes(make, todo, plan):
@@ -101,20 +106,30 @@ def run_batch(make: Maker, plan: BatchPlan, *, title: str) -> BatchResult:
             if any(source.file not in bad for source in outcome.bad):
                 bad.update((source.file, source) for source in outcome.bad)
                 _check_bad(bad, plan.sources)
+            if outcome.record is None:
+                skipped.append((index, outcome.skipped or ""))
+                _check_skipped(skipped, plan)
         journal.finish()
         outcomes = [journal.done[index] for index in range(plan.items)]
     records = tuple(outcome.record for outcome in outcomes if outcome.record is not None)
-    skipped = tuple((i, outcome.skipped or "") for i, outcome in enumerate(outcomes) if outcome.record is None)
     if not records:
         reasons = [bad[file].why for file in sorted(bad)] + [why for _, why in skipped]
         raise DatasetError(f"none of {plan.items} items could be made: {'; '.join(reasons[:_NAMED])}")
-    return BatchResult(records, skipped, tuple(bad[file] for file in sorted(bad)), resumed)
+    return BatchResult(records, tuple(sorted(skipped)), tuple(bad[file] for file in sorted(bad)), resumed)
 
 
 def _check_bad(bad: Mapping[str, BadSource], sources: int) -> None:
     if too_many_bad(len(bad), sources):
         named = "; ".join(bad[file].why for file in sorted(bad)[:_NAMED])
         raise DatasetError(f"{len(bad)} of {sources} source files are bad, allowed: {MAX_BAD_SHARE:.0%}; {named}")
+
+
+def _check_skipped(skipped: Sequence[tuple[int, str]], plan: BatchPlan) -> None:
+    if plan.skips_are_faults and too_many_bad(len(skipped), plan.items):
+        named = "; ".join(f"item {index}: {why}" for index, why in sorted(skipped)[:_NAMED])
+        raise DatasetError(
+            f"{len(skipped)} of {plan.items} items could not be made, allowed: {MAX_BAD_SHARE:.0%}; {named}"
+        )
 
 
 def _outcomes(make: Maker, todo: Sequence[int], plan: BatchPlan) -> Iterator[tuple[int, Outcome]]:

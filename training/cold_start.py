@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from differad_edge.errors import MissingExtraError
-from training.launch import adapters, load_model, main, run_arguments, training_rows
+from differad_edge.errors import MissingExtraError, TrainingError
+from training.launch import adapters, load_model, main, run_arguments, set_up, training_rows
 from training.recipe import Recipe
-from training.resume import LoadsWholeCheckpoints, last_checkpoint
+from training.resume import LoadsWholeCheckpoints, begin, run
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -34,21 +34,27 @@ def cold_start_trainer(recipe: Recipe) -> SFTTrainer:
                 return super()._get_train_sampler(train_dataset)
             return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
-    model, processor = load_model(recipe.model)
-    return ColdStartTrainer(
-        model=model,
-        args=SFTConfig(**run_arguments(recipe), completion_only_loss=True, max_length=None),
-        train_dataset=training_rows(recipe),
-        processing_class=processor,
-        peft_config=adapters(recipe.model),
-    )
+    rows = training_rows(recipe)
+    if not len(rows):
+        raise TrainingError("data: got no pair that can be used, allowed: at least one")
+    with set_up():
+        model, processor = load_model(recipe.model, recipe.weights_dtype)
+        return ColdStartTrainer(
+            model=model,
+            args=SFTConfig(**run_arguments(recipe), completion_only_loss=True, max_length=None),
+            train_dataset=rows,
+            processing_class=processor,
+            peft_config=adapters(recipe.model),
+        )
 
 
 def train(recipe: Recipe) -> None:
-    """Train, from the last checkpoint in the run's folder where there is one, and write ``OUT/final``."""
-    trainer = cold_start_trainer(recipe)
-    trainer.train(resume_from_checkpoint=last_checkpoint(recipe.run.out))
-    trainer.save_model(str(recipe.run.out / "final"))
+    """Train, from the last checkpoint in the run's folder where there is one, and write ``OUT/final``.
+
+    Nothing is done where that is there already. Raises TrainingError, see `training.resume`.
+    """
+    if begin(recipe):
+        run(cold_start_trainer(recipe), recipe)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from differad_edge.grounding import messages
 from differad_edge.images import load_image
 from differad_edge.pairs import Pair
 from training.formats import FORMATS, UNNAMED, location_name
-from training.tiny.pairs import difficulty_at, tiny_pair
+from training.tiny.pairs import difficulty_at, loosened, tiny_pair
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,19 +68,26 @@ class PairSource:
 
 @dataclass(frozen=True)
 class TinySource:
-    """Generated pairs of ``seed``, harder and harder from ``ramp_start`` to ``ramp_end`` (shares of all of them)."""
+    """Generated pairs of ``seed``, harder and harder from ``ramp_start`` to ``ramp_end`` (shares of all of them).
+
+    ``loose``: each edge of a box lies outside the true one by up to this share of the box's side, in whole pixels.
+    """
 
     pairs: int
     seed: int
     ramp_start: float = 0.0
     ramp_end: float = 0.0
+    loose: float = 0.0
 
     def __len__(self) -> int:
         return self.pairs
 
     def __getitem__(self, index: int, /) -> Example:
         difficulty = difficulty_at((index + 1) / self.pairs, self.ramp_start, self.ramp_end)
-        return Example(*tiny_pair(self.seed, index, difficulty))
+        pair = tiny_pair(self.seed, index, difficulty)
+        if pair.box is None or not self.loose:
+            return Example(*pair)
+        return Example(*pair._replace(box=loosened(pair.box, self.loose, np.random.default_rng([self.seed, index, 1]))))
 
 
 def thought_of(box: tuple[int, int, int, int] | None, defect_types: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ REJECTED_FILE = "rejected.json"
 REVIEW_FOLDER = "review"
 TOP = 8
 _FEATURES = "features"
-_RECIPE = 1  # to be raised with every change that gives other pairs
+_RECIPE = 2  # to be raised with every change that gives other pairs
 _PROTOCOL = ("id", "category", "subset", "rank", "similarity", "residual", "vlm")
 
 

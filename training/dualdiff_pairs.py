@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from differad_edge.errors import DatasetError, ImageError
 from differad_edge.images import Image
+from differad_edge.results import Box
 from training.batch_journal import BadSource, Outcome, replace_file
 from training.dualdiff_align import alignment_residual
 from training.dualdiff_features import FeatureMaker, features_of, most_similar
@@ -20,7 +21,7 @@ from training.dualdiff_vlm import VlmFilter
 from training.layouts.base import Sample, Source, View, safe_name
 from training.layouts.convert import truth_of
 from training.layouts.files import load_view, place_view
-from training.preflight import MAX_BAD_SHARE
+from training.preflight import MAX_BAD_SHARE, too_many_bad
 from training.synth_files import encode
 
 _NAMED = 3
@@ -63,7 +64,7 @@ def retrieve(
         normals = source.normals[pool]
         table = features_of(source, normals, maker, folder)
         bad = [normals[place] for place in np.flatnonzero(~np.isfinite(table).all(axis=1))]
-        if len(bad) > max(1, int(MAX_BAD_SHARE * len(normals))):
+        if too_many_bad(len(bad), len(normals)):
             counts = f"{len(bad)} of {len(normals)} good images of {pool!r} are bad, allowed: {MAX_BAD_SHARE:.0%}"
             raise DatasetError(f"{counts}; {', '.join(str(view.path) for view in bad[:_NAMED])}")
         unreadable += [BadSource(source.view_name(view), f"{view.path}: cannot be read") for view in bad]
@@ -98,7 +99,7 @@ class PairMaker:
                 raise DatasetError(sample.fault)
             target = load_view(sample.target)
             truth = truth_of(sample, target.shape[1], target.shape[0])
-            passed = [self._filter(item, rank, target) for rank in range(len(item.candidates))]
+            passed = [self._filter(item, rank, target, truth.boxes) for rank in range(len(item.candidates))]
         except (ImageError, DatasetError) as error:
             return Outcome(None, bad=(BadSource(f"{source.name}/{name}", str(error)),), skipped=str(error))
         taken = [facts for facts in passed if facts["passed"]]
@@ -119,7 +120,7 @@ class PairMaker:
         pairs = [{"id": f"{stem}_r{place}", "place": place, **shared, **facts} for place, facts in enumerate(taken)]
         return Outcome({"pairs": pairs})
 
-    def _filter(self, item: Item, rank: int, target: Image) -> dict[str, Any]:
+    def _filter(self, item: Item, rank: int, target: Image, boxes: Sequence[Box]) -> dict[str, Any]:
         view, similarity = item.candidates[rank]
         facts: dict[str, Any] = {"rank": rank, "similarity": round(similarity, 4), "residual": None, "vlm": None}
         if item.sample.template is not None:
@@ -131,7 +132,7 @@ class PairMaker:
                 raise DatasetError(f"{view.path}: got {sizes} px")
             return {**facts, "passed": True}
         if item.category.alignable:
-            facts["residual"] = round(alignment_residual(_reference(view), target, item.sample.boxes), 4)
+            facts["residual"] = round(alignment_residual(_reference(view), target, boxes), 4)
             if facts["residual"] > self.max_residual:
                 return {**facts, "passed": False}
         if self.vlm is not None:

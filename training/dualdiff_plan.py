@@ -59,7 +59,7 @@ def quotas(available: Mapping[str, int], total: int) -> dict[str, int]:
     """How many of ``available`` each name gives so that all together are ``total``, as evenly as that is possible.
 
     Names that have fewer than an even share give all they have, and the others share what is left; what does not divide
-    goes to the first names in their order. Where there are fewer than ``total``, all are taken.
+    goes to those that have most. Where there are fewer than ``total``, all are taken.
     """
     given: dict[str, int] = {}
     left = total
@@ -68,10 +68,6 @@ def quotas(available: Mapping[str, int], total: int) -> dict[str, int]:
         share = left // (len(by_count) - place)
         given[name] = min(available[name], share)
         left -= given[name]
-    for name in available:
-        extra = min(left, available[name] - given[name])
-        given[name] += extra
-        left -= extra
     return given
 
 

@@ -76,6 +76,9 @@ class VlmFilter:
             raise ConfigError("--vlm-model: got '', allowed: the name of a model that the server has")
         if self.key_variable is not None and not os.environ.get(self.key_variable):
             raise ConfigError(f"--vlm-key-env: the environment variable {self.key_variable} is not set")
+        key = "" if self.key_variable is None else os.environ[self.key_variable]
+        if not (key.isascii() and (key.isprintable() or not key)):
+            raise ConfigError(f"--vlm-key-env: {self.key_variable} holds other characters, allowed: printable ASCII")
         check_range("timeout_s", self.timeout_s, 0.01, 3600)
         check_range("retries", self.retries, 0, 100, whole=True)
         check_range("pause_s", self.pause_s, 0, 600)

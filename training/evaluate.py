@@ -89,7 +89,9 @@ def evaluate(
 def main(
     checkpoint: Annotated[str, typer.Argument(help="A folder, or an id of the model hub.")],
     pairs: Annotated[list[Path] | None, typer.Option(help="A pair set; may be given several times.")] = None,
-    tiny: Annotated[int | None, typer.Option(metavar="N", help="N held-out pairs of the tiny generator.")] = None,
+    tiny: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="N held-out pairs of the tiny generator.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pairs asked at once.")] = 64,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     each: Annotated[bool, typer.Option(help="Also what each pair counted for, for paired comparisons.")] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from differad_edge.grounding import EVALUATION_PROMPT, format_answer, training_prompt
+from differad_edge.grounding import EVALUATION_PROMPT, checked_thought, format_answer, training_prompt
 from training.rewards_iad import COLUMNS, DEFECT, GOOD, ROWS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _difference(example: Example) -> str:
 
 
 def _structured(example: Example) -> str:
-    thought = f"<think>{example.thought}</think>"
+    thought = f"<think>{checked_thought(example.thought)}</think>"
     if example.box is None:
         return f"{thought}<answer>{GOOD}</answer>"
     place, kind = location_name(example.box), example.defect_type or UNNAMED
@@ -53,7 +53,9 @@ def _structured(example: Example) -> str:
 
 
 def _yes_no(example: Example) -> str:
-    return f"<think>{example.thought}</think><answer>{GOOD if example.box is None else DEFECT}</answer>"
+    return (
+        f"<think>{checked_thought(example.thought)}</think><answer>{GOOD if example.box is None else DEFECT}</answer>"
+    )
 
 
 FORMATS = {

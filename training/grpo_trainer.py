@@ -1,8 +1,9 @@
 """TRL's GRPOTrainer with group-wise resampling and difficulty-aware weighting (DifferAD-R1, Eq. 8-11).
 
 The order of a step: draw G completions for each pair; draw the degenerate groups again; drop those that stay
-degenerate; score; weigh each group by its difficulty; one policy step. Every statistic is taken on the completions that
-are learned from, so after the resampling, and over whole groups wherever their members lie: a group may span processes.
+degenerate; score; weigh each group by its difficulty; one policy step. Advantages, weights and the mean of the loss are
+of the completions that are learned from, so after the resampling, and of whole groups wherever their members lie: a
+group may span processes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from trl import GRPOTrainer
 from training.groups import Redraw, next_redraw, weight_shares
 from training.recipe import GrpoRecipe
 from training.resume import LoadsWholeCheckpoints
+from training.reward_functions import texts_of
 from training.rewards import boxes_of, difficulty_weight, iou_reward, is_degenerate
 
 if TYPE_CHECKING:
@@ -45,19 +47,21 @@ class DifferenceGrpoTrainer(LoadsWholeCheckpoints, GRPOTrainer):  # type: ignore
         if self.model.training:
             # The rewards were gathered from all processes; each works on its own rows from here on.
             judged = self._grouped(self._scores[:, self._rewards.judged].cpu().numpy())
-            self._drop(output, is_degenerate(judged))
-            self._weigh(output, judged)
+            degenerate = is_degenerate(judged)
+            self._drop(output, degenerate)
+            self._weigh(output, judged, ~degenerate)
         return output
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         draw: Draw = list(super()._generate(prompts))
-        if not (self.model.training and self._grpo.resample):
+        if not self.model.training:
             return tuple(draw)
-        for retry in range(self._grpo.retries + 1):
+        retries = self._grpo.retries if self._grpo.resample else 0
+        for retry in range(retries + 1):
             degenerate = is_degenerate(self._grouped(self._judge(draw[_COMPLETIONS])))
             if retry == 0:
                 self._log("groups/degenerate_before", float(degenerate.mean()))
-            if retry == self._grpo.retries or not degenerate.any():
+            if retry == retries or not degenerate.any():
                 break
             plan = next_redraw(degenerate, self.num_generations, self.accelerator.process_index, len(prompts))
             self._redraw(draw, prompts, plan)
@@ -86,8 +90,8 @@ class DifferenceGrpoTrainer(LoadsWholeCheckpoints, GRPOTrainer):  # type: ignore
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         scores: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._scores = scores
-        texts = [completion[0]["content"] for completion in completions]
-        if "box" in inputs[0]:
+        if self._rewards.boxes:
+            texts = texts_of(completions)
             truth = np.asarray([row["box"] for row in inputs], dtype=np.float64)
             overlap = torch.tensor(iou_reward(boxes_of(texts), truth), device=self.accelerator.device)
             self._log("iou", float(gather(overlap).mean()))
@@ -98,27 +102,34 @@ class DifferenceGrpoTrainer(LoadsWholeCheckpoints, GRPOTrainer):  # type: ignore
     def _drop(self, output: dict[str, Any], degenerate: NDArray[np.bool_]) -> None:
         """Leave groups that stayed degenerate out of the loss, its mean and the KL term (decision 7)."""
         self._log("groups/degenerate_after", float(degenerate.mean()))
+        output["kept_share"] = torch.ones((), device=output["advantages"].device)
         if not self._grpo.resample or not degenerate.any():
             return
         kept = ~self._local(np.repeat(degenerate, self.num_generations), output)
         mask = output["completion_mask"]
         output["completion_mask"] = mask * torch.as_tensor(kept, device=mask.device)[:, None].to(mask.dtype)
         output["num_items_in_batch"] = gather(output["completion_mask"].sum()).sum()
-        if self.loss_type in ("grpo", "dr_grpo"):
-            # These divide by the number of completions, dropped ones too: give the others their share back.
-            share = 1.0 - float(degenerate.mean())
-            output["advantages"] = output["advantages"] / max(share, 1.0 / degenerate.size)
+        # At least one group: where all are dropped nothing is left to be shared out.
+        output["kept_share"] *= max(1.0 - float(degenerate.mean()), 1.0 / degenerate.size)
 
-    def _weigh(self, output: dict[str, Any], judged: NDArray[np.float64]) -> None:
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        if "kept_share" in inputs and self.loss_type in ("grpo", "dr_grpo"):
+            # These are means over all completions, dropped ones too: policy and KL term get their share back.
+            loss = loss / inputs["kept_share"]
+        return loss
+
+    def _weigh(self, output: dict[str, Any], judged: NDArray[np.float64], learnt: NDArray[np.bool_]) -> None:
         if not self._grpo.difficulty_weight:
             return
         weights = np.asarray(difficulty_weight(judged, self._grpo.tau))
         advantages = output["advantages"]
         mine = self._local(np.repeat(weights, self.num_generations), output)
         output["advantages"] = advantages * torch.as_tensor(mine, device=advantages.device).to(advantages.dtype)
-        self._log("weight/mean", float(weights.mean()))
-        for name, share in weight_shares(weights).items():
-            self._log(f"weight/{name}", share)
+        if learnt.any():  # of the groups that the step learns from
+            self._log("weight/mean", float(weights[learnt].mean()))
+            for name, share in weight_shares(weights[learnt]).items():
+                self._log(f"weight/{name}", share)
 
     def _local(self, everywhere: NDArray[Any], output: dict[str, Any]) -> NDArray[Any]:
         count = len(output["advantages"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from differad_edge.engines.vlm import checkpoint
 from differad_edge.engines.vlm.checkpoint import load_processor
-from differad_edge.errors import DifferadError, MissingExtraError, TrainingError
+from differad_edge.errors import ConfigError, DifferadError, MissingExtraError, TrainingError
 from training.data import PairSource, Source, TinySource, rows
 from training.preflight import usable_pairs
 from training.recipe import DEEPSPEED, ModelRecipe, Recipe, load_recipe
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 
-def load_model(recipe: ModelRecipe) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The model, vision tower frozen where the recipe says so, and its processor.
+def load_model(
+    recipe: ModelRecipe, dtype: Literal["float32", "bfloat16"] | None = None
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model, vision tower frozen where the recipe says so, and its processor; ``dtype``: None for the recipe's.
 
     Raises MissingExtraError, and ModelIntegrityError for what is no checkpoint of a vision-language model.
     """
-    processor = load_processor(recipe.path)
-    model = checkpoint.load_model(recipe.path, dtype=recipe.dtype, revision=recipe.revision, attention=recipe.attention)
+    processor = load_processor(recipe.path, revision=recipe.revision)
+    model = checkpoint.load_model(
+        recipe.path, dtype=dtype or recipe.dtype, revision=recipe.revision, attention=recipe.attention
+    )
     if recipe.freeze_vision:
         freeze_vision(model)
     return model, processor
@@ -69,7 +74,8 @@ def training_rows(recipe: Recipe) -> Dataset:
     data = recipe.data
     source: Source
     if data.tiny is not None:
-        source = TinySource(data.tiny.pairs, recipe.run.seed, data.tiny.ramp_start, data.tiny.ramp_end)
+        tiny = data.tiny
+        source = TinySource(tiny.pairs, recipe.run.seed, tiny.ramp_start, tiny.ramp_end, tiny.loose)
     else:
         source = PairSource(usable_pairs(data.pair_sets))
     return rows(source, answers=data.answers, seed=recipe.run.seed)
@@ -112,14 +118,45 @@ def run_arguments(recipe: Recipe) -> dict[str, Any]:
 
 
 def main(stage: str, train: Callable[[Recipe], None]) -> int:
-    """``RECIPE [key=value ...]`` from the command line; 0, or 2 with a line on stderr for what cannot be run."""
+    """``RECIPE [key=value ...]`` from the command line.
+
+    0; 2 with a line on stderr for what cannot be run; 130 when it was stopped.
+    """
     name, *changes = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(f"usage: python -m training.{stage.replace('-', '_')} RECIPE [key=value ...]")
         return 0
     try:
-        train(load_recipe(name, changes, stage=stage))
+        recipe = load_recipe(name, changes, stage=stage)
+        _check_processes(recipe)
+        train(recipe)
     except DifferadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
+
+
+@contextmanager
+def set_up() -> Iterator[None]:
+    """What the training packages refuse while a trainer is built, as MissingExtraError or TrainingError."""
+    try:
+        yield
+    except ImportError as exc:
+        raise MissingExtraError("train", exc.name or str(exc).split("\n")[0][:200]) from exc
+    except (OSError, ValueError, TypeError, RuntimeError) as exc:
+        lines = str(exc).strip().splitlines() or [type(exc).__name__]
+        raise TrainingError(f"recipe: the training cannot be set up: {lines[0][:300]}") from exc
+
+
+def _check_processes(recipe: Recipe) -> None:
+    """Raise ConfigError where the run was started with other processes than the recipe counts on."""
+    processes = os.environ.get("WORLD_SIZE")
+    if processes is None and recipe.run.deepspeed is not None:
+        remedy = f"torchrun --nproc-per-node {recipe.run.gpus} -m training.{recipe.stage.replace('-', '_')} ..."
+        raise ConfigError(f"run.deepspeed: {recipe.run.deepspeed!r} needs a launcher, for one device too: {remedy}")
+    if int(processes or 1) != recipe.run.gpus:
+        started = f"started with {processes or 1} process(es)"
+        raise ConfigError(f"run.gpus: got {recipe.run.gpus}, {started}; allowed: as many as torchrun starts")

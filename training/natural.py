@@ -135,7 +135,10 @@ def _run(arguments: argparse.Namespace) -> None:
         settings |= {"images": photos.settings(), "config": asdict(config)}
         maker = PhotoMaker(photos, out, arguments.seed, arguments.size, config)
         sources = min(len(photos.names), arguments.n)
-    plan = BatchPlan(out, arguments.n, sources, settings, arguments.workers, arguments.resume, arguments.ray)
+    # What cannot be made is not left out by chance: images without structure make normals and nothing else.
+    plan = BatchPlan(
+        out, arguments.n, sources, settings, arguments.workers, arguments.resume, arguments.ray, skips_are_faults=True
+    )
     finish(arguments, "natural", run_batch(maker, plan, title="pairs"), started_s)
 
 

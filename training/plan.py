@@ -17,6 +17,7 @@ import typer
 from differad_edge.errors import ConfigError, DifferadError
 from training.recipe import Recipe, load_recipe
 from training.shapes import KNOWN, Shape, shape_of
+from training.tiny.model import SIDE_PX as TINY_SIDE_PX
 
 
 class Gpu(NamedTuple):
@@ -93,7 +94,7 @@ def plan(recipe: Recipe, shape: Shape, gpu: Gpu, devices: int, image_px: tuple[i
     """
     grpo, optimiser = recipe.grpo, recipe.optimiser
     is_grpo = recipe.stage == "grpo"
-    value = 2 if recipe.model.dtype == "bfloat16" else 4
+    value = 2 if recipe.weights_dtype == "bfloat16" else 4
     image_tokens = shape.image_tokens(*image_px)
     answer = grpo.max_new_tokens if is_grpo else 128
     prompt = 2 * image_tokens + PROMPT_TEXT_TOKENS
@@ -127,7 +128,7 @@ def plan(recipe: Recipe, shape: Shape, gpu: Gpu, devices: int, image_px: tuple[i
         weights_gib=weights / GIB,
         gradients_gib=trained * value / sharded / GIB,
         optimiser_gib=trained * (ADAM_BYTES if value == 2 else 8) / sharded / GIB,
-        activations_gib=_activation_bytes(recipe, shape, sequence, image_tokens, answer, value) / GIB,
+        activations_gib=_activation_bytes(recipe, shape, sequence, image_tokens, answer) / GIB,
         rollout_gib=_rollout_bytes(recipe, shape, gpu, rows, prompt + answer, value, weights) / GIB if is_grpo else 0.0,
         reference_gib=(weights if reference else 0.0) / GIB,
         other_gib=CUDA_CONTEXT_GIB,
@@ -150,9 +151,10 @@ def trained_parameters(recipe: Recipe, shape: Shape) -> int:
     return shape.parameters - (shape.vision if recipe.model.freeze_vision else 0)
 
 
-def _activation_bytes(recipe: Recipe, shape: Shape, sequence: int, image_tokens: int, scored: int, value: int) -> float:
+def _activation_bytes(recipe: Recipe, shape: Shape, sequence: int, image_tokens: int, scored: int) -> float:
     """Of one forward and backward pass over one device's batch."""
     tokens = sequence * recipe.optimiser.batch
+    value = 2 if recipe.model.dtype == "bfloat16" else 4
     # What a decoder layer keeps for its backward pass: inputs of its matrix products, norms and attention.
     kv = shape.kv_heads * shape.head_dim
     layer = value * tokens * (8 * shape.hidden + 2 * kv + 4 * shape.intermediate)
@@ -178,12 +180,11 @@ def _rollout_bytes(recipe: Recipe, shape: Shape, gpu: Gpu, rows: int, tokens: in
 def _generate_s(recipe: Recipe, shape: Shape, gpu: Gpu, rows: int, prompt: int, image_tokens: int) -> float:
     value = 2 if recipe.model.dtype == "bfloat16" else 4
     new = recipe.grpo.max_new_tokens
-    retries = 1.0  # of resampling: how many groups are degenerate is not known before the run
     prefill = rows * shape.forward_flops(prompt, image_tokens, 2, scored=1) / (gpu.tflops * 1e12 * MATMUL_EFFICIENCY)
     read = shape.parameters * value + rows * (prompt + new / 2) * shape.kv_bytes_per_token(value)
     overhead = DECODE_OVERHEAD_MS if recipe.rollout.backend == "transformers" else VLLM_OVERHEAD_MS
     step = read / (gpu.bandwidth_gbs * 1e9 * BANDWIDTH_EFFICIENCY) + overhead / 1000
-    return retries * (prefill + new * step)
+    return prefill + new * step  # without what is drawn again: how many groups are degenerate shows in the run
 
 
 def model_shape(path: str) -> Shape:
@@ -197,7 +198,8 @@ def model_shape(path: str) -> Shape:
     for name, shape in KNOWN.items():
         if name in path:
             return shape
-    raise ConfigError(f"--model: got {path!r}, allowed: a checkpoint folder, or a name with {' or '.join(KNOWN)}")
+    allowed = f"a checkpoint folder that is there, or a name with {' or '.join(KNOWN)}"
+    raise ConfigError(f"--model: got {path!r}, allowed: {allowed}")
 
 
 def parse_gpus(text: str) -> tuple[int, str]:
@@ -246,16 +248,17 @@ def main(
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     gpus: Annotated[str, typer.Option(help="How many of which, as in 4xA100-80G.")] = "4xA100-80G",
     model: Annotated[str, typer.Option(help="Shape to plan for, where the recipe's checkpoint is not there yet.")] = "",
-    image: Annotated[int, typer.Option(min=28, help="Side of the images in pixels.")] = 800,
+    image: Annotated[int | None, typer.Option(min=28, help="Side of the images in pixels; default: 800.")] = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in the data set.")] = None,
 ) -> None:
     """Estimate memory and time of a recipe."""
     try:
         devices, name = parse_gpus(gpus)
         read = load_recipe(recipe, changes or ())
-        shape = model_shape(model or (read.model.path if Path(read.model.path).is_dir() else "Qwen2-VL-7B"))
+        shape = model_shape(model or read.model.path)
+        side = image or (TINY_SIDE_PX if read.data.tiny else 800)
         known = pairs or (read.data.tiny.pairs if read.data.tiny else None)
-        made = plan(read, shape, GPUS[name], devices, (image, image), known)
+        made = plan(read, shape, GPUS[name], devices, (side, side), known)
     except DifferadError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from differad_edge.errors import DatasetError, DifferadError, PairsError
+from differad_edge.errors import AnswerError, DatasetError, DifferadError
+from differad_edge.grounding import checked_thought
 from differad_edge.images import load_image
 from differad_edge.pairs import Pair, load_pairs
 
 MAX_BAD_SHARE = 0.01
 """More bad samples than this, and more than one, stop a run: then it is the data set that is wrong, not a sample."""
+MAX_ASPECT = 200
+"""Qwen-VL's image processor refuses images that are longer than this times their width."""
 _NAMED = 5
 
 _log = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ def usable_pairs(folders: Sequence[Path]) -> tuple[Pair, ...]:
             f"{len(bad)} of {total} samples are bad, allowed: {MAX_BAD_SHARE:.0%}; the first: "
             + "; ".join(bad[:_NAMED])
         )
+    if len(bad) == total:
+        raise DatasetError(f"none of {total} samples can be used: {'; '.join(bad[:_NAMED])}")
     if bad:
         _log.warning("%d of %d samples were skipped", len(bad), total)
     return tuple(pair for pair, fault in zip(pairs, faults, strict=True) if fault is None)
@@ -52,13 +57,19 @@ def usable_pairs(folders: Sequence[Path]) -> tuple[Pair, ...]:
 
 def _fault(pair: Pair) -> str | None:
     try:
-        load_image(pair.reference, name=str(pair.reference))
+        reference = load_image(pair.reference, name=str(pair.reference)).shape[1::-1]
         height, width = load_image(pair.target, name=str(pair.target)).shape[:2]
     except DifferadError as error:
-        return f"pair {pair.id!r}: {error}"
+        return f"{pair.where}: {error}"
     for box in pair.boxes:
         if min(box.x1, box.y1) < 0 or box.x2 > width or box.y2 > height:
-            return str(
-                PairsError(f"pair {pair.id!r}: box {tuple(box)} reaches outside {pair.target} of {width}x{height} px")
-            )
+            return f"{pair.where}: box {tuple(box)} reaches outside {pair.target} of {width}x{height} px"
+    for file, (wide, high) in ((pair.reference, reference), (pair.target, (width, height))):
+        if max(wide, high) > MAX_ASPECT * min(wide, high):
+            return f"{pair.where}: {file} has {wide}x{high} px, allowed: one side at most {MAX_ASPECT} times the other"
+    if pair.description is not None:
+        try:
+            checked_thought(pair.description)
+        except AnswerError as error:
+            return f"{pair.where}: description: {error}"
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from differad_edge.config import ConfigModel, load_mapping, parse_config
 from differad_edge.errors import ConfigError
@@ -27,6 +28,15 @@ class LoraRecipe(ConfigModel):
     targets: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
     """Regular expression over module names."""
 
+    @field_validator("targets")
+    @classmethod
+    def _is_an_expression(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as exc:
+            raise ValueError(f"no regular expression: {exc}") from exc
+        return value
+
 
 class ModelRecipe(ConfigModel):
     """What is trained. ``path``: a folder, or an id of the model hub."""
@@ -45,6 +55,14 @@ class TinyRecipe(ConfigModel):
     pairs: PositiveInt
     ramp_start: Share = 0.0
     ramp_end: Share = 0.0
+    loose: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """How far outside the true box the edges of a cold start's boxes lie at most, in shares of the box's side."""
+
+    @model_validator(mode="after")
+    def _ramp_rises(self) -> TinyRecipe:
+        if self.ramp_end < self.ramp_start:
+            raise ValueError(f"ramp_end: got {self.ramp_end}, allowed: at least ramp_start = {self.ramp_start}")
+        return self
 
 
 class DataRecipe(ConfigModel):
@@ -92,7 +110,8 @@ class RewardRecipe(ConfigModel):
     focal_alpha: PositiveFloat = 1.0
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     defect_share: Share = 0.5
-    """Of the training pairs, for the focal reward's p."""
+    """Of the training pairs, for the focal reward's p. It counts only with grpo.scale_rewards "none": all answers of a
+    group have one p, which a division by the group's spread takes out again."""
 
 
 class GrpoRecipe(ConfigModel):
@@ -108,7 +127,7 @@ class GrpoRecipe(ConfigModel):
     tau: Share = 0.3
     kl_beta: Annotated[float, Field(ge=0)] = 0.0
     epsilon: PositiveFloat = 0.2
-    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
+    loss: Literal["grpo", "dapo", "dr_grpo"] = "grpo"
     scale_rewards: Literal["group", "none"] = "group"
 
 
@@ -116,7 +135,7 @@ class RolloutRecipe(ConfigModel):
     """Who generates: transformers in the training process, or vLLM (beside it, or as a server of its own)."""
 
     backend: Literal["transformers", "vllm-colocate", "vllm-server"] = "transformers"
-    server_url: str | None = None
+    server_url: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")] | None = None
     gpu_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     tensor_parallel: PositiveInt = 1
 
@@ -131,14 +150,19 @@ class RunRecipe(ConfigModel):
     """Where it is written, how often, and what watches it."""
 
     out: Path
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     log_steps: PositiveInt = 10
     save_steps: PositiveInt = 100
     keep_checkpoints: PositiveInt = 2
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     deepspeed: Literal["zero2", "zero3"] | None = None
     gpus: PositiveInt = 1
-    """How many the batch was chosen for; training.plan and the launch lines use it."""
+    """How many processes it runs on; training.plan and the launch lines use it."""
+
+    @field_validator("out")
+    @classmethod
+    def _at_home(cls, value: Path) -> Path:
+        return value.expanduser()
 
 
 class Recipe(ConfigModel):
@@ -155,6 +179,24 @@ class Recipe(ConfigModel):
     grpo: GrpoRecipe = GrpoRecipe()
     rollout: RolloutRecipe = RolloutRecipe()
     run: RunRecipe
+
+    @property
+    def weights_dtype(self) -> Literal["float32", "bfloat16"]:
+        """In which the weights are held: bfloat16 needs a float32 master copy (DeepSpeed's) or frozen weights.
+
+        AdamW's steps of 1e-6 are lost in the rounding of a bfloat16 weight; then it computes in bfloat16 alone.
+        """
+        trained_as_they_are = self.run.deepspeed is None and self.model.lora is None
+        return "float32" if trained_as_they_are else self.model.dtype
+
+    @model_validator(mode="after")
+    def _strategy_fits_the_reward(self) -> Recipe:
+        for name in ("resample", "difficulty_weight"):
+            if self.stage == "grpo" and self.reward.kind != "difference" and getattr(self.grpo, name):
+                raise ValueError(f"grpo.{name}: got true, allowed with reward.kind {self.reward.kind!r}: false")
+        if self.reward.kind == "lr-iad" and self.grpo.scale_rewards != "none":
+            raise ValueError("grpo.scale_rewards: got 'group', allowed with reward.kind 'lr-iad': 'none'")
+        return self
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> Recipe:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from differad_edge.errors import ModelIntegrityError
+from differad_edge.errors import ModelIntegrityError, TrainingError
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -13,13 +18,115 @@ else:
     _Trainer = object
 
 
+RECIPE_FILE = "recipe.json"
+_MAY_CHANGE = frozenset({"log_steps", "save_steps", "keep_checkpoints", "trackers", "out"})
+"""Fields of a run that a resumed one may have changed: they change nothing of what is learnt."""
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
+_STATE = ("optimizer.pt", "scheduler.pt")
+_SHARDED = "global_step*"  # DeepSpeed keeps optimiser and scheduler in a folder of this name
+
+_log = logging.getLogger(__name__)
+
+
+def begin(recipe: Recipe) -> bool:
+    """Claim the run's folder for this recipe; False where the run is finished already.
+
+    Raises TrainingError for a folder that holds a run of another recipe, or that cannot be written.
+    """
+    out = recipe.run.out
+    if os.environ.get("RANK", "0") == "0":  # of several processes one claims the folder; its failure ends them all
+        try:
+            _claim(out, _settings(recipe))
+        except (OSError, ValueError) as exc:
+            raise TrainingError(f"run.out: got {out}, allowed: a folder that can be written: {exc}") from exc
+    return not any((out / "final").glob("*.safetensors"))
+
+
+def run(trainer: _Trainer, recipe: Recipe) -> None:
+    """Train from the last checkpoint to the end, and write ``OUT/final``."""
+    trainer.train(resume_from_checkpoint=last_checkpoint(recipe.run.out))
+    trainer.save_model(str(recipe.run.out / "final"))
+
+
 def last_checkpoint(out: Path) -> str | None:
     """The newest complete checkpoint of a run's folder; None where it has none.
 
-    The trainer's state is written last: a folder without it is what a kill left half written.
+    One that a kill or a full disk left incomplete is named in the log, and the one before it is taken. Raises
+    TrainingError where there are checkpoints and none is complete.
     """
-    complete = [file.parent for file in out.glob("checkpoint-*/trainer_state.json")]
-    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
+    found = {int(folder.name[11:]): folder for folder in out.glob("checkpoint-*") if folder.name[11:].isdigit()}
+    faults = []
+    for _, folder in sorted(found.items(), reverse=True):
+        fault = _fault(folder)
+        if fault is None:
+            return str(folder)
+        _log.warning("%s is not complete and passed over: %s", folder, fault)
+        faults.append(f"{folder.name}: {fault}")
+    if faults:
+        raise TrainingError(
+            f"run.out: {out} has no complete checkpoint ({'; '.join(faults)}); remove them to begin anew"
+        )
+    return None
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    file = out / RECIPE_FILE
+    out.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        _check_same(json.loads(file.read_text(encoding="utf-8")), settings, out)
+    elif any(out.glob("checkpoint-*")) or (out / "final").exists():
+        raise TrainingError(f"run.out: {out} holds a run without {RECIPE_FILE}, allowed: a folder of its own")
+    else:
+        file.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    mapping: dict[str, Any] = recipe.model_dump(mode="json")
+    mapping["run"] = {name: value for name, value in mapping["run"].items() if name not in _MAY_CHANGE}
+    mapping["data"].pop("workers")
+    mapping.pop("about")
+    return mapping
+
+
+def _check_same(known: Any, wanted: dict[str, Any], out: Path) -> None:
+    before, after = _flat(known), _flat(wanted)
+    changed = [
+        f"{name}: {before.get(name)!r} there, {after.get(name)!r} now"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    if changed:
+        raise TrainingError(f"run.out: {out} holds a run with other settings ({'; '.join(changed[:5])}); give another")
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: inner for at, below in value.items() for key, inner in _flat(below, f"{name}.{at}".strip(".")).items()}
+
+
+def _fault(folder: Path) -> str | None:
+    """What is missing or torn, None for a checkpoint that can be gone on from."""
+    try:
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or "global_step" not in state:
+            return "trainer_state.json is torn"
+    except (OSError, ValueError):
+        return "trainer_state.json is missing or torn"
+    weights = [file for pattern in _WEIGHTS for file in folder.glob(pattern)]
+    if any(folder.glob(_SHARDED)):
+        return None
+    if not weights:
+        return "no weights"
+    from safetensors import SafetensorError, safe_open
+
+    for file in weights:
+        try:
+            with safe_open(file, framework="np"):  # checks that the file is as long as its header says
+                pass
+        except (OSError, SafetensorError):
+            return f"{file.name} is torn"
+    return next((f"{name} is missing or torn" for name in _STATE if not zipfile.is_zipfile(folder / name)), None)
 
 
 class LoadsWholeCheckpoints(_Trainer):  # type: ignore[misc]  # transformers' classes are Any here

@@ -19,11 +19,15 @@ RewardFunction = Callable[..., list[float]]
 
 @dataclass(frozen=True)
 class RewardSet:
-    """``functions`` and ``weights`` go together; ``judged``: index of the one that resampling and weights look at."""
+    """``functions`` and ``weights`` go together; ``judged``: index of the one that resampling and weights look at.
+
+    ``boxes``: whether answers hold boxes.
+    """
 
     functions: tuple[RewardFunction, ...]
     weights: tuple[float, ...]
     judged: int
+    boxes: bool = False
 
 
 def reward_set(recipe: RewardRecipe) -> RewardSet:
@@ -33,7 +37,7 @@ def reward_set(recipe: RewardRecipe) -> RewardSet:
     if recipe.kind == "lr-iad":
         config = FocalConfig(recipe.focal_alpha, recipe.focal_gamma, recipe.defect_share)
         return RewardSet((yes_no_format, _focal(config)), (recipe.format_weight, 1.0), 1)
-    return RewardSet((grounding_format, _localisation(recipe)), (recipe.format_weight, 1.0), 1)
+    return RewardSet((grounding_format, _localisation(recipe)), (recipe.format_weight, 1.0), 1, boxes=True)
 
 
 def texts_of(completions: Sequence[Any]) -> list[str]:

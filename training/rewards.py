@@ -44,7 +44,7 @@ def dual_consistency(pred: ArrayLike, gt: ArrayLike, *, alpha: float = ALPHA, mo
     One row of ``gt``, (4,) or (1, 4), stands for all predictions; ``pred`` of shape (4,) is one prediction.
     Raises TrainingError for other shapes, an ``alpha`` outside [0, 1], another ``mode``, or an invalid row of ``gt``.
     """
-    if not (isinstance(alpha, (int, float, np.number)) and 0 <= alpha <= 1):
+    if not (isinstance(alpha, (int, float, np.floating, np.integer)) and 0 <= alpha <= 1):
         raise TrainingError(f"alpha: got {alpha!r}, allowed: 0 to 1")
     if mode not in ("released", "paper_eq7"):
         raise TrainingError(f"mode: got {mode!r}, allowed: 'released' or 'paper_eq7'")
@@ -91,12 +91,14 @@ def difficulty_weight(r_loc: ArrayLike, tau: float = TAU) -> float | Floats:
     """w = (exp(1 - mean R_loc) + sqrt(1 + p_miss)) / 2, with p_miss the share of R_loc < tau (Eq. 9-11).
 
     ``r_loc``: (G,) of one group gives a float, (..., G) one weight a group. For rewards in [0, 1] it lies from 1, all
-    right, to (e + sqrt(2)) / 2, all wrong. Raises TrainingError for an empty group, rewards that are not finite, or
-    a ``tau`` outside [0, 1].
+    right, to (e + sqrt(2)) / 2, all wrong. Raises TrainingError for an empty group, and rewards or a ``tau`` outside
+    [0, 1].
     """
-    if not (isinstance(tau, (int, float, np.number)) and 0 <= tau <= 1):
+    if not (isinstance(tau, (int, float, np.floating, np.integer)) and 0 <= tau <= 1):
         raise TrainingError(f"tau: got {tau!r}, allowed: 0 to 1")
     rewards = _groups("r_loc", r_loc, members=1)
+    if rewards.size and not (rewards.min() >= -EPSILON and rewards.max() <= 1 + EPSILON):
+        raise TrainingError(f"r_loc: got {rewards.min():g} to {rewards.max():g}, allowed: 0 to 1")
     missed = (rewards < tau).mean(axis=-1)
     weights: Floats = 0.5 * (np.exp(1.0 - rewards.mean(axis=-1)) + np.sqrt(1.0 + missed))
     return float(weights) if rewards.ndim == 1 else weights
@@ -178,8 +180,11 @@ def _groups(name: str, values: ArrayLike, *, members: int) -> Floats:
 
 def _numbers(name: str, values: ArrayLike) -> Floats:
     try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
+        array = np.asarray(values)
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
         raise TrainingError(f"{name}: got {str(values)[:80]!r}, allowed: an array of numbers") from exc
 
 

@@ -126,9 +126,10 @@ class FocalConfig:
     """LR-IAD's R_focal = alpha * (1 - p)^gamma * f, which favours right answers of the rare kind.
 
     LR-IAD publishes neither alpha and gamma nor what p and f are; this is the project's choice. ``p``: share of the
-    true answer (Yes or No) among the training pairs, so that a rare defect found earns more than a common good part
-    passed; it could also be the model's probability of its answer, as in focal loss, which would need log-probabilities
-    that a reward does not see. ``f``: 1 for the right answer, else 0.
+    true answer (Yes or No) among the training pairs, so that a rare defect found moves the model more than a common
+    good part passed, as long as rewards are not divided by their spread in the group, where p is the same for all; it
+    could also be the model's probability of its answer, as in focal loss, which would need log-probabilities that a
+    reward does not see. ``f``: 1 for the right answer, else 0.
 
     ``alpha``: scale, from 0; 1 keeps the reward within [0, 1] as the others are. ``gamma``: how much rarity counts,
     from 0 (not at all); 2 is focal loss's usual value (Lin et al., 2017). ``defect_share``: p of the defective parts,

@@ -110,6 +110,9 @@ def finish(arguments: argparse.Namespace, name: str, result: BatchResult, starte
         f"{file}: {len(result.records)} pairs, {normals} of them normal, {len(result.skipped)} skipped; "
         f"{result.resumed} from an earlier run, {made / max(time.monotonic() - started_s, 1e-9):.1f} pairs/s"
     )
+    if result.skipped:
+        reasons = "".join(f"  pair {index}: {why}\n" for index, why in result.skipped)
+        print(f"skipped:\n{reasons}", end="", file=sys.stderr)
     if result.bad:
         print(f"{len(result.bad)} bad source files were passed over:\n{bad_lines(result.bad)}", end="", file=sys.stderr)
 
@@ -174,7 +177,10 @@ def _run(arguments: argparse.Namespace) -> None:
         sources = min(len(images.names), 2 * n)
     else:
         sources = min(len(images.names), n) + min(len(textures.names), n)
-    plan = BatchPlan(out, n, sources, settings, arguments.workers, arguments.resume, arguments.ray)
+    # What cannot be made is not left out by chance: images without structure make normals and nothing else.
+    plan = BatchPlan(
+        out, n, sources, settings, arguments.workers, arguments.resume, arguments.ray, skips_are_faults=True
+    )
     finish(arguments, "synthetic", run_batch(maker, plan, title="pairs"), started_s)
 
 

@@ -74,6 +74,7 @@ def evaluate(
         from differad_edge.evaluation_sheet import write_sheet
 
         write_sheet(evaluation, sheet)
+    _check_answered(evaluation.report)
     if json_file == STDOUT:
         return
     console = output()
@@ -81,6 +82,15 @@ def evaluate(
     for name, file in (("Report", json_file), ("Worst cases", sheet)):
         if file is not None:
             console.print(f"{name}: {file}", soft_wrap=True)
+
+
+def _check_answered(report: Mapping[str, Any]) -> None:
+    """Raise EngineError where no pair was answered at all: then there is nothing to score."""
+    from differad_edge.errors import EngineError
+
+    failures = report["failures"]
+    if failures and len(failures) == report["n"]:
+        raise EngineError(f"all {report['n']} pairs failed; the first: {failures[0]['message']}")
 
 
 def _show(console: Console, report: Mapping[str, Any]) -> None:

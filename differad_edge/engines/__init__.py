@@ -43,9 +43,9 @@ def create_engine(
 
         return LiteEngine(threads=threads, learning=learning)
     if name == "vlm":
-        from differad_edge.engines.vlm.generate import VlmEngine
+        from differad_edge.engines.vlm.load import vlm_engine
 
-        return VlmEngine(wanted, threads=threads)
+        return vlm_engine(wanted, threads=threads)
     if name == "remote":
         from differad_edge.engines.remote import RemoteEngine
 

@@ -20,20 +20,32 @@ from numpy.typing import NDArray
 from differad_edge.engines.base import Candidate, Evidence, Learning, ReferenceView
 from differad_edge.engines.covering import covered
 from differad_edge.errors import AnswerError, EngineError, IncompatibleReferenceError
-from differad_edge.grounding import BASELINE_PROMPT, EVALUATION_PROMPT, PROMPT_VERSION, parse_answer
+from differad_edge.grounding import BASELINE_PROMPT, EVALUATION_PROMPT, PROMPT_VERSION, STUDENT_PROMPT, parse_answer
 from differad_edge.results import Reason
 
 if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
     from differad_edge.images import Image
 
-__all__ = ["PROMPTS", "GroundedEngine", "GroundedPrepared", "PromptName", "Said", "answer_probability"]
+__all__ = [
+    "LEAST_PROBABILITY",
+    "PROMPTS",
+    "GroundedEngine",
+    "GroundedPrepared",
+    "PromptName",
+    "Said",
+    "answer_probability",
+]
 
-PromptName = Literal["trained", "general"]
-PROMPTS: dict[PromptName, str] = {"trained": EVALUATION_PROMPT, "general": BASELINE_PROMPT}
-"""For a model that was trained for this, and for any other, which must be told the format in full."""
+PromptName = Literal["student", "trained", "general"]
+PROMPTS: dict[PromptName, str] = {
+    "student": STUDENT_PROMPT,
+    "trained": EVALUATION_PROMPT,
+    "general": BASELINE_PROMPT,
+}
+"""For a student, for a model trained in the paper's format, and for any other, which must be told it in full."""
 
-_LEAST_PROBABILITY = 1e-6  # keeps an OK of no probability below the threshold, on its side of it
+LEAST_PROBABILITY = 1e-6  # keeps an OK of no probability below the threshold, on its side of it
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,9 @@ class GroundedPrepared:
 
 
 class GroundedEngine(ABC):
-    """Asks about each part; see the module. ``model``: what identifies the weights, a part of the fingerprint.
+    """Asks about each part; see the module.
+
+    ``model``: what identifies the weights, a part of the fingerprint. ``prompt``: None for "trained".
 
     Scores: 0.5 + p/2 for a box and 0.5 - p/2 for none, with p the probability of the answer (1 where it is not known).
     """
@@ -65,8 +79,10 @@ class GroundedEngine(ABC):
     name = "grounded"
     default_threshold = 0.5
 
-    def __init__(self, *, model: str, prompt: PromptName, max_new_tokens: int) -> None:
+    def __init__(self, *, model: str, prompt: PromptName | None, max_new_tokens: int) -> None:
+        prompt = "trained" if prompt is None else prompt
         self.prompt = PROMPTS[prompt]
+        self.text_first = prompt == "student"
         self.max_new_tokens = max_new_tokens
         settings = {"engine": self.name, "model": model, "prompt": [prompt, PROMPT_VERSION], "tokens": max_new_tokens}
         self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -140,7 +156,7 @@ def evidence_of(said: Said, width: int, height: int) -> Evidence:
         answer = parse_answer(said.text)
     except AnswerError as error:
         return Evidence(0.0, reason=Reason.UNPARSABLE_ANSWER.value, detail=f"{error.reason}: {error}")
-    sure = 1.0 if said.probability is None else min(1.0, max(_LEAST_PROBABILITY, said.probability))
+    sure = 1.0 if said.probability is None else min(1.0, max(LEAST_PROBABILITY, said.probability))
     box = answer.box_px(width, height)
     if box is None:
         return Evidence(0.5 - sure / 2)

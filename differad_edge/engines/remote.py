@@ -17,7 +17,7 @@ import cv2
 
 from differad_edge.config import ModelConfig
 from differad_edge.engines.grounded import GroundedEngine, Said, answer_probability
-from differad_edge.errors import DeadlineExceeded, EngineServerError
+from differad_edge.errors import ConfigError, DeadlineExceeded, EngineServerError
 
 if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
@@ -51,8 +51,9 @@ class RemoteEngine(GroundedEngine):
         assert model.server is not None
         assert model.path is not None
         self.model = model.path
-        self.server = model.server.rstrip("/")
+        self.server = model.server.rstrip("/").removesuffix("/v1")
         self._place = urlsplit(self.server)
+        self._headers = _headers(self.server)
         super().__init__(model=f"{self.server} {self.model}", prompt=model.prompt, max_new_tokens=model.max_new_tokens)
         offered = self._offered()
         if self.model not in offered:
@@ -60,11 +61,11 @@ class RemoteEngine(GroundedEngine):
             raise EngineServerError(f"--model: got {self.model!r}, allowed on {self.server}: {shown}")
 
     def ask(self, reference: Image, target: Image, deadline: Deadline | None) -> Said:
-        """One chat completion: both images as PNG, then the prompt, at temperature 0."""
+        """One chat completion: both images as PNG and the prompt, at temperature 0."""
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in (reference, target)
         ]
-        content.append({"type": "text", "text": self.prompt})
+        content.insert(0 if self.text_first else 2, {"type": "text", "text": self.prompt})
         question = {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
@@ -124,12 +125,8 @@ class RemoteEngine(GroundedEngine):
         secure = self._place.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(self._place.hostname or "", self._place.port, timeout=max(0.01, timeout_s))
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(KEY_VARIABLE)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
         try:
-            connection.request(method, self._place.path.rstrip("/") + path, data, headers)
+            connection.request(method, self._place.path.rstrip("/") + path, data, self._headers)
             response = connection.getresponse()
             read = b""
             while chunk := response.read1(65536):
@@ -150,6 +147,22 @@ class RemoteEngine(GroundedEngine):
 
     def _wrong(self, path: str, what: str, answer: Any) -> EngineServerError:
         return EngineServerError(f"{self.server}{path}: the answer {what}: {str(answer)[:_SHOWN]}")
+
+
+def _headers(server: str) -> dict[str, str]:
+    """Raises ConfigError for a port or a key that cannot be sent; the key is never shown."""
+    try:
+        port = urlsplit(server).port
+    except ValueError as exc:
+        raise ConfigError(f"--server: got {server!r}: {exc}") from exc
+    del port
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    key = os.environ.get(KEY_VARIABLE)
+    if key:
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(f"{KEY_VARIABLE}: got a key with other characters, allowed: printable ASCII")
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
 
 
 def _waits() -> Iterator[float]:

@@ -19,7 +19,7 @@ from differad_edge.results import Verdict
 
 pytest.importorskip("transformers")
 
-from differad_edge.engines.vlm.generate import VlmEngine
+from differad_edge.engines.vlm.generate import GenerateEngine
 from training.tiny.pairs import tiny_pair
 
 
@@ -44,7 +44,7 @@ def test_the_answer_equals_generates_own(checkpoint: Path) -> None:
     import torch
     from PIL import Image
 
-    engine = VlmEngine(ModelConfig(path=str(checkpoint), max_new_tokens=20))
+    engine = GenerateEngine(ModelConfig(path=str(checkpoint), max_new_tokens=20))
     pair = tiny_pair(0, 2, 1.0)
     bgr = [np.ascontiguousarray(image[..., ::-1]) for image in (pair.reference, pair.target)]
     said = engine.ask(bgr[0], bgr[1], None)
@@ -57,7 +57,7 @@ def test_the_answer_equals_generates_own(checkpoint: Path) -> None:
 
 
 def test_a_deadline_breaks_the_answer_off(checkpoint: Path) -> None:
-    engine = VlmEngine(ModelConfig(path=str(checkpoint), max_new_tokens=4000))
+    engine = GenerateEngine(ModelConfig(path=str(checkpoint), max_new_tokens=4000))
     image = tiny_pair(0, 1, 0.0).reference
     with pytest.raises(DeadlineExceeded):
         engine.compare_as_it_lies(engine.prepare([_view(image)]), image, deadline=Deadline.after_ms(200))
@@ -71,12 +71,12 @@ def _view(image: object) -> object:
 
 def test_the_fingerprint_is_that_of_the_weights(checkpoint: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(checkpoint, tmp_path / "copy")
-    first = VlmEngine(ModelConfig(path=str(checkpoint))).fingerprint
-    assert VlmEngine(ModelConfig(path=str(copied))).fingerprint == first
+    first = GenerateEngine(ModelConfig(path=str(checkpoint))).fingerprint
+    assert GenerateEngine(ModelConfig(path=str(copied))).fingerprint == first
     from training.tiny.model import write_tiny_checkpoint
 
     other = write_tiny_checkpoint(tmp_path / "other", seed=1)
-    assert VlmEngine(ModelConfig(path=str(other))).fingerprint != first
+    assert GenerateEngine(ModelConfig(path=str(other))).fingerprint != first
 
 
 def test_evaluate_takes_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_what_is_no_checkpoint_is_named(checkpoint: Path, tmp_path: Path) -> Non
     weights = torn / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelIntegrityError, match="torn cannot be loaded"):
-        VlmEngine(ModelConfig(path=str(torn)))
+        GenerateEngine(ModelConfig(path=str(torn)))

@@ -136,6 +136,12 @@ def test_what_the_parser_takes(text: str, answer: Answer) -> None:
         ("<answer>NG(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),
         ("<answer>ng(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # lower case
         ("<answer>(0,0),(0,0) NG</answer>", AnswerFault.CONTRADICTION),  # the verdict behind
+        ("<answer>(0,0),(0,0)</answer>NG", AnswerFault.CONTRADICTION),  # and outside
+        ("<answer>OK</answer> Wait, (1,2),(3,4) is damaged", AnswerFault.CONTRADICTION),  # taken back
+        ("<answer>OK</answer>< answer>(1,2),(3,4)</answer>", AnswerFault.CONTRADICTION),  # taken back, misspelt
+        ("<answer>OK</answer><think>The part lo", AnswerFault.CONTRADICTION),  # words that break off
+        ("<think>Only <answer>(0,0),(0,0)</answer> when fine. But", AnswerFault.CONTRADICTION),  # quoted in a thought
+        ("<think><answer>(0,0),(0,0)</answer></think>", AnswerFault.CONTRADICTION),  # quoted in a whole thought
         ("<answer>not OK (0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # words beside the zero box
         ("<answer>(1,2),(3),(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # a broken box before the zero box
         ("<answer>(1,2,3,4),(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # another broken one

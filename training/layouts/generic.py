@@ -77,12 +77,13 @@ def read_coco_boxes(root: Path, split: Split) -> Source:
     file = root if root.is_file() else require_folder(root, _COCO) / ANNOTATION_FILE
     try:
         content = json.loads(read_text(file, _COCO))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise DatasetError(f"{file}: not JSON: {exc}") from exc
     folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
-    names = {row["id"]: str(row["name"]) for row in _rows(file, content, "categories", ("id", "name"))}
+    categories = _unique(file, "categories", _rows(file, content, "categories", ("id", "name")))
+    names = {row["id"]: str(row["name"]) for row in categories}
     by_image: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {}
-    images = _rows(file, content, "images", ("id", "file_name"))
+    images = _unique(file, "images", _rows(file, content, "images", ("id", "file_name")))
     known = {row["id"] for row in images}
     for number, row in enumerate(_rows(file, content, "annotations", ("image_id", "bbox", "category_id"))):
         where = f"{file}, annotations[{number}]"
@@ -112,12 +113,16 @@ def _coco_sample(
     fault = None
     for where, row in rows:
         try:
-            x, y, width, height = (float(value) for value in row["bbox"])
+            x, y, width, height = _four_numbers(row["bbox"])
             box = Box(x, y, x + width, y + height)
-        except (TypeError, ValueError, BoxError):
+        except (ValueError, OverflowError, BoxError):
             fault = f"{where}: field 'bbox' is {str(row['bbox'])[:60]!r}; allowed: [x, y, width, height] in pixels"
             continue
-        if row.get("iscrowd"):
+        crowd = row.get("iscrowd", 0)
+        if crowd not in (0, 1) or isinstance(crowd, str):
+            fault = f"{where}: field 'iscrowd' is {crowd!r}; allowed: 0 or 1"
+            continue
+        if crowd:
             ignored.append(box)
         else:
             boxes.append(box)
@@ -132,6 +137,25 @@ def _coco_sample(
         defect_types=tuple(types),
         fault=fault,
     )
+
+
+def _four_numbers(value: Any) -> tuple[float, float, float, float]:
+    """Raises ValueError for anything but a list of four numbers."""
+    numbers = value if isinstance(value, list) and len(value) == 4 else [None]
+    if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+        raise ValueError
+    x, y, width, height = map(float, numbers)
+    return x, y, width, height
+
+
+def _unique(file: Path, field: str, rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    first: dict[Any, int] = {}
+    for number, row in enumerate(rows):
+        known = first.setdefault(row["id"], number)
+        if known != number:
+            where = f"{file}: {field}[{number}]"
+            raise DatasetError(f"{where}: field 'id' is {row['id']!r}; allowed: each id once, {field}[{known}] has it")
+    return rows
 
 
 def _rows(file: Path, content: Any, field: str, keys: tuple[str, ...]) -> list[Mapping[str, Any]]:

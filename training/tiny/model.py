@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 PATCH_PX, MERGE, TOKENS_A_SIDE = 7, 2, 4
+SIDE_PX = TOKENS_A_SIDE * PATCH_PX * MERGE  # as the processor resizes images
 WIDTH, LAYERS, HEADS = 128, 4, 8
 VISION_WIDTH, VISION_LAYERS, VISION_HEADS = 96, 2, 6
 VOCABULARY = 2048
@@ -63,7 +64,7 @@ def tiny_processor() -> ProcessorMixin:
         from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor
     except ImportError as exc:
         raise MissingExtraError("train", exc.name or "transformers") from exc
-    pixels = (TOKENS_A_SIDE * PATCH_PX * MERGE) ** 2
+    pixels = SIDE_PX**2
     images = Qwen2VLImageProcessorPil(
         patch_size=PATCH_PX,
         merge_size=MERGE,
@@ -75,8 +76,8 @@ def tiny_processor() -> ProcessorMixin:
     )
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE over the texts that the tiny model writes."""
+def tiny_tokenizer(whole: Sequence[str] = (EVALUATION_PROMPT, *TAGS)) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the texts that the tiny model writes; each of ``whole`` is one token."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -97,7 +98,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     bpe.train_from_iterator(_texts(), trainer)
     bpe.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     # Text, not special: the parser reads the tags.
-    bpe.add_tokens([AddedToken(text, special=False, normalized=False) for text in (EVALUATION_PROMPT, *TAGS)])
+    bpe.add_tokens([AddedToken(text, special=False, normalized=False) for text in whole])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",

@@ -56,6 +56,19 @@ def tiny_pair(seed: int, index: int, difficulty: float) -> TinyPair:
     return TinyPair(_seen(rng, golden, 0.0), _seen(rng, target, difficulty), grid, thought)
 
 
+def loosened(box: tuple[int, int, int, int], loose: float, rng: Generator) -> tuple[int, int, int, int]:
+    """``box`` with each edge moved outwards by 0 to ``loose`` of its side, in whole pixels and within the picture.
+
+    Boxes that a model wrote, or that stand around an inpainted region, are like that: near, and too large.
+    """
+    step = 1000 // SIDE_PX
+    x1, y1, x2, y2 = (edge // step for edge in box)
+    left, right = (round(share * (x2 - x1)) for share in rng.uniform(0, loose, 2))
+    top, bottom = (round(share * (y2 - y1)) for share in rng.uniform(0, loose, 2))
+    edges = (max(0, x1 - left), max(0, y1 - top), min(SIDE_PX, x2 + right), min(SIDE_PX, y2 + bottom))
+    return tuple(edge * step for edge in edges)
+
+
 def difficulty_at(progress: float, start: float, end: float) -> float:
     """The curriculum: 0 until ``start``, then a straight line to 1 at ``end``; all shares of the run.
 

@@ -6,26 +6,24 @@ engine is measured against.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 
 from differad_edge.config import ModelConfig
 from differad_edge.engines.grounded import GroundedEngine, Said, answer_probability
-from differad_edge.engines.vlm.checkpoint import load_model, load_processor
+from differad_edge.engines.vlm.checkpoint import load_model, load_processor, weights_identity
 from differad_edge.errors import EngineError
-from differad_edge.grounding import messages
+from differad_edge.grounding import messages, student_messages
 
 if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
     from differad_edge.images import Image
 
-__all__ = ["VlmEngine"]
+__all__ = ["GenerateEngine"]
 
 
-class VlmEngine(GroundedEngine):
+class GenerateEngine(GroundedEngine):
     """Greedy answers of ``model.path``, a folder or hub id; on CUDA in bfloat16 where there is a GPU, else in float32.
 
     ``threads``: of PyTorch on the CPU, None for its own choice.
@@ -44,8 +42,9 @@ class VlmEngine(GroundedEngine):
         self._model = load_model(model.path, dtype="bfloat16" if gpu else "float32").eval().to("cuda" if gpu else "cpu")
         if threads is not None:
             torch.set_num_threads(threads)
-        super().__init__(model=_identity(model.path), prompt=model.prompt, max_new_tokens=model.max_new_tokens)
-        self._text = self._processor.apply_chat_template(messages(self.prompt), add_generation_prompt=True)
+        super().__init__(model=weights_identity(model.path), prompt=model.prompt, max_new_tokens=model.max_new_tokens)
+        chat = student_messages() if self.text_first else messages(self.prompt)
+        self._text = self._processor.apply_chat_template(chat, add_generation_prompt=True)
 
     def ask(self, reference: Image, target: Image, deadline: Deadline | None) -> Said:
         """One greedy answer; past the deadline it breaks off after the token at hand."""
@@ -75,16 +74,3 @@ class VlmEngine(GroundedEngine):
             for token, logits in zip(ids, made.logits, strict=True)
         ]
         return Said(tokenizer.decode(ids, skip_special_tokens=True), answer_probability(pieces))
-
-
-def _identity(path: str) -> str:
-    """What tells these weights from others: the SHA-256 of a folder's weight files, else the hub id."""
-    files = sorted(Path(path).glob("*.safetensors"))
-    if not files:
-        return path
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()

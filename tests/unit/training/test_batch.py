@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,14 @@ def test_records_come_in_order_with_what_was_skipped_and_bad(tmp_path: Path) -> 
     assert result.skipped == ((2, "too small"), (5, "too small"))
     assert [source.file for source in result.bad] == ["a.png", "b.png"]
     assert result.resumed == 0
+
+
+def test_too_many_skipped_items_end_a_run_that_calls_them_faults(tmp_path: Path) -> None:
+    strict = replace(plan(tmp_path, 200), skips_are_faults=True)
+    assert len(run_batch(Numbers(tmp_path, skip=(7, 9)), strict, title="t").skipped) == 2
+    strict = replace(plan(tmp_path / "more", 200), skips_are_faults=True)
+    with pytest.raises(DatasetError, match="3 of 200 items could not be made, allowed: 1%; item 7: too small"):
+        run_batch(Numbers(tmp_path / "more", skip=(7, 9, 11)), strict, title="t")
 
 
 def test_the_bytes_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:

@@ -93,10 +93,28 @@ def test_bad_samples_are_skipped_counted_and_named(tmp_path: Path, caplog: pytes
     with caplog.at_level(logging.WARNING):
         pairs = usable_pairs([folder])
     assert len(pairs) == 198
-    assert "pair 'p7'" in caplog.text
+    assert "pairs.jsonl, line 8: " in caplog.text
     assert "t7.png" in caplog.text
-    assert "pair 'p8': box (30.0, 10.0, 500.0, 20.0) reaches outside" in caplog.text
+    assert "pairs.jsonl, line 9: box (30.0, 10.0, 500.0, 20.0) reaches outside" in caplog.text
     assert "2 of 200 samples were skipped" in caplog.text
+
+
+def test_what_a_run_would_stumble_over_is_found_before_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_set(tmp_path / "set", 200)
+    lines = (folder / "pairs.jsonl").read_text().splitlines()
+    lines[3] = json.dumps(json.loads(lines[3]) | {"description": "It says <answer> here."})
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+    strip = json.loads(lines[5])["target"]
+    cv2.imwrite(str(folder / strip), np.zeros((16, 4000, 3), np.uint8))
+    with caplog.at_level(logging.WARNING):
+        assert len(usable_pairs([folder])) == 198
+    assert "line 4: description: " in caplog.text
+    assert "has 4000x16 px, allowed: one side at most 200 times the other" in caplog.text
+
+
+def test_a_set_without_a_usable_pair_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none of 1 samples can be used: .*line 1: .*t0\.png"):
+        usable_pairs([write_set(tmp_path / "set", 1, broken=(0,))])
 
 
 def test_one_bad_sample_never_stops_a_run(tmp_path: Path) -> None:

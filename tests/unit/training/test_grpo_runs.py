@@ -107,7 +107,14 @@ def test_three_steps_under_deepspeed_equal_three_without(stage: str, random_mode
 
 def test_a_killed_run_goes_on_to_the_same_end(random_model: Path, tmp_path: Path) -> None:
     changes = (*COMMON, f"model.path={random_model}", "optimiser.steps=6", "optimiser.batch=16", "run.save_steps=2")
-    changes += ("optimiser.learning_rate=0.001", "grpo.max_new_tokens=12", "grpo.retries=1", "reward.kind=lr-iad")
+    changes += (
+        "optimiser.learning_rate=0.001",
+        "grpo.max_new_tokens=12",
+        "grpo.retries=1",
+        "reward.kind=lr-iad",
+        "grpo.resample=false",
+    )
+    changes += ("grpo.difficulty_weight=false", "grpo.scale_rewards=none")
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     python("-m", "training.grpo", "tiny-grpo", *changes, f"run.out={whole}")
     command = [sys.executable, "-m", "training.grpo", "tiny-grpo", *changes, f"run.out={torn}"]

@@ -411,6 +411,9 @@ def test_coco_boxes(tmp_path: Path) -> None:
         ('"file_name": "gasket/bad.jpg"', '"name": "x"', r"images\[3\] has no 'file_name'"),
         ("gasket/bad.jpg", "../bad.jpg", r"field 'file_name' of image 7: got the path '\.\./bad\.jpg'"),
         ("{", "(", r"annotations\.json: not JSON"),
+        ('{"id": 7,', '{"id": 2,', r"images\[3\]: field 'id' is 2; allowed: each id once, images\[2\] has it"),
+        ('{"id": 2, "name"', '{"id": 1, "name"', r"categories\[1\]: field 'id' is 1; allowed: each id once"),
+        ('"categories"', '"deep": ' + "[" * 100_000 + "]" * 100_000 + ', "categories"', r"annotations\.json: not JSON"),
     ],
 )
 def test_a_bad_coco_file_is_named(tmp_path: Path, before: str, after: str, message: str) -> None:
@@ -421,13 +424,32 @@ def test_a_bad_coco_file_is_named(tmp_path: Path, before: str, after: str, messa
         read_source("coco_boxes", source, "test")
 
 
-@pytest.mark.parametrize("bbox", ["[5, 6, 0, 10]", "[5, 6, 20]", '"all"', "[90, 6, 20, 10]"])
+@pytest.mark.parametrize(
+    "bbox",
+    [
+        "[5, 6, 0, 10]",
+        "[5, 6, 20]",
+        '"all"',
+        '"1234"',
+        "[90, 6, 20, 10]",
+        "[true, 6, 20, 10]",
+        f"[5, 6, {'9' * 400}, 1]",
+    ],
+)
 def test_a_bad_box_of_coco_is_one_bad_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str], bbox: str) -> None:
     source = write_coco(tmp_path / "set")
     text = (source / "annotations.json").read_text()
     write_text(source / "annotations.json", text.replace("[5, 6, 20, 10]", bbox))
     assert len(converted("coco_boxes", source, tmp_path / "out")) == 3
     assert "bad files: 1" in capsys.readouterr().err
+
+
+def test_a_crowd_is_said_by_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_coco(tmp_path / "set")
+    text = (source / "annotations.json").read_text()
+    write_text(source / "annotations.json", text.replace('"iscrowd": 1', '"iscrowd": "0"'))
+    assert len(converted("coco_boxes", source, tmp_path / "out")) == 3
+    assert "field 'iscrowd' is '0'; allowed: 0 or 1" in capsys.readouterr().err
 
 
 def test_a_missing_image_of_coco_is_one_bad_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

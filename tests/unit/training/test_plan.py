@@ -127,10 +127,13 @@ def test_the_command_prints_a_plan_and_names_mistakes(tmp_path: Path) -> None:
 
     app = typer.Typer()
     app.command()(main)
-    done = CliRunner().invoke(app, ["differad-r1-7b", "--pairs", "10000"])
+    done = CliRunner().invoke(app, ["differad-r1-7b", "--model", "Qwen2-VL-7B", "--pairs", "10000"])
     assert done.exit_code == 0
     assert "625 steps" in done.output
     assert "fits" in done.output
+    absent = CliRunner().invoke(app, ["differad-r1-7b"])
+    assert absent.exit_code == 2
+    assert "--model: got 'runs/differad-r1-7b/cold-start/final', allowed" in absent.output
     failed = CliRunner().invoke(app, ["differad-r1-7b", "--model", "Nobody/Model-3B"])
     assert failed.exit_code == 2
     (tmp_path / "config.json").write_text("{}")

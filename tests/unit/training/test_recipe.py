@@ -85,6 +85,17 @@ def test_changes_from_the_command_line() -> None:
         (["steps"], "change: got 'steps', allowed: key=value"),
         (["run.out=[}"], "a value that is not YAML"),
         ([".x=1"], "change: got"),
+        (["optimiser.steps=true"], "optimiser.steps: got True"),
+        (["run.seed=4294967296"], "run.seed: got 4294967296"),
+        (["model.lora.targets=(["], "model.lora.targets: .*no regular expression"),
+        (["rollout.backend=vllm-server", "rollout.server_url=nonsense"], "rollout.server_url: got 'nonsense'"),
+        (["data.tiny.ramp_start=0.9", "data.tiny.ramp_end=0.1"], "ramp_end: got 0.1, allowed: at least"),
+        (["grpo.loss=bnpo"], "grpo.loss: got 'bnpo'"),
+        (["reward.kind=iad-r1"], "grpo.resample: got true, allowed with reward.kind 'iad-r1': false"),
+        (
+            ["reward.kind=lr-iad", "grpo.resample=false", "grpo.difficulty_weight=false"],
+            "grpo.scale_rewards: got 'group', allowed with reward.kind 'lr-iad': 'none'",
+        ),
     ],
 )
 def test_mistakes_are_named(changes: list[str], words: str) -> None:
@@ -104,3 +115,10 @@ def test_unknown_recipes_and_wrong_stages_are_named(tmp_path: Path) -> None:
     file.write_text("base: nothing\n")
     with pytest.raises(ConfigError, match="base is 'nothing'"):
         load_recipe(str(file))
+
+
+def test_trained_weights_are_held_where_small_steps_count() -> None:
+    tiny = ("model.dtype=bfloat16",)
+    assert load_recipe("tiny-grpo", tiny).weights_dtype == "float32"
+    assert load_recipe("tiny-grpo", (*tiny, "run.deepspeed=zero2")).weights_dtype == "bfloat16"
+    assert load_recipe("tiny-grpo", (*tiny, "model.lora={}")).weights_dtype == "bfloat16"
