@@ -21,6 +21,7 @@
      ├ AnswerError                         unparsable-answer
      ├ TrainingError                       training
      │  └ DatasetError                     dataset
+     ├ ExportError                         export
      ├ EngineError                         engine
      │  ├ UnknownEngineError               unknown-engine
      │  ├ EngineServerError                engine-server
@@ -68,6 +69,7 @@ __all__ = [
     "DuplicateReferenceError",
     "EngineError",
     "EngineServerError",
+    "ExportError",
     "ImageDecodeError",
     "ImageError",
     "ImageFormatError",
@@ -229,6 +231,12 @@ class DatasetError(TrainingError):
     """A source data set has not the layout that its converter reads, or too many of its samples are bad."""
 
     code: ClassVar[str] = "dataset"
+
+
+class ExportError(DifferadError):
+    """A model cannot be exported or compiled, or what came out does not agree with it."""
+
+    code: ClassVar[str] = "export"
 
 
 class EngineError(DifferadError):

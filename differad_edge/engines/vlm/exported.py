@@ -1,0 +1,222 @@
+"""What an exported student is: a folder with a manifest that names every file, its size and its SHA-256.
+
+A runtime needs nothing else: no checkpoint, no PyTorch, no chat template. Tokens, positions and the answer's grammar
+stand in the manifest as constants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from differad_edge.config import ConfigModel, load_config
+from differad_edge.engines.vlm.grammar import AnswerTokens
+from differad_edge.engines.vlm.layout import Fit, Layout, WorkingSize
+from differad_edge.engines.vlm.questions import AnswerOrder, Question
+from differad_edge.errors import ConfigError, MissingExtraError, ModelIntegrityError
+from differad_edge.grounding import PROMPT_VERSION
+
+__all__ = [
+    "MANIFEST",
+    "TOKENIZER",
+    "VERIFIED",
+    "Exported",
+    "FileEntry",
+    "Manifest",
+    "Precision",
+    "StudentShape",
+    "sha256_of",
+]
+
+MANIFEST, VERIFIED, TOKENIZER = "manifest.json", "verified.json", "tokenizer.json"
+FORMAT = 1
+Precision = Literal["float32", "float16", "bfloat16"]
+StageName = Literal["vision", "prefix", "tail", "step", "jump", "head"]
+STAGES: tuple[StageName, ...] = ("vision", "prefix", "tail", "step", "jump", "head")
+
+Count = Annotated[int, Field(ge=1)]
+Tokens = tuple[Annotated[int, Field(ge=0)], ...]
+
+
+class FileEntry(ConfigModel):
+    """A file of the folder."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class StudentShape(ConfigModel):
+    """Sizes of the language model and of what the vision tower gives it."""
+
+    layers: Count
+    kv_heads: Count
+    head_dim: Count
+    width: Count
+    vocabulary: Count
+    deep_levels: Annotated[int, Field(ge=0)]
+
+
+class SizeEntry(ConfigModel):
+    """See WorkingSize."""
+
+    width_px: Count
+    height_px: Count
+    fit: Fit
+    patch_px: Count
+    merge: Count
+
+
+class QuestionEntry(ConfigModel):
+    """See Layout and AnswerTokens."""
+
+    order: AnswerOrder
+    size: SizeEntry
+    before: Tokens
+    between: Tokens
+    after: Tokens
+    capacity: Count
+    opening: Tokens
+    verdicts: tuple[int, int] | tuple[()]
+    box_open: Tokens
+    stops: tuple[Tokens, Tokens, Tokens]
+    close: Tokens
+    digits: Annotated[Tokens, Field(min_length=10, max_length=10)]
+    stop: Tokens
+    think_open: Tokens
+    image_token: int
+
+
+class Manifest(ConfigModel):
+    """Everything about an exported student but its weights."""
+
+    format: Literal[1] = 1
+    model: str
+    """What tells the weights from others: their SHA-256, or the id of the model hub."""
+    prompt_version: str
+    precision: Precision
+    question: QuestionEntry
+    shape: StudentShape
+    jump: Count
+    """Tokens that the stage "jump" takes at once."""
+    stages: dict[StageName, str]
+    """Name of each stage's ONNX file."""
+    files: dict[str, FileEntry]
+    """All files but this one, by name."""
+    versions: dict[str, str]
+    """Of the packages that wrote it."""
+
+
+class Exported:
+    """An exported student's folder.
+
+    Raises ModelIntegrityError where the manifest is missing, torn, or of other prompts.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        file = self.folder / MANIFEST
+        try:
+            self.manifest = load_config(file, Manifest)
+        except ConfigError as exc:
+            raise ModelIntegrityError(f"exported model: {exc}") from exc
+        if self.manifest.prompt_version != PROMPT_VERSION:
+            detail = f"prompt_version: got {self.manifest.prompt_version!r}, allowed: {PROMPT_VERSION!r}"
+            raise ModelIntegrityError(f"{file}: {detail}; export the checkpoint again")
+        missing = set(STAGES) - set(self.manifest.stages)
+        if missing:
+            raise ModelIntegrityError(f"{file}: stages: got none for {', '.join(sorted(missing))}")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the manifest, and so of all that it names."""
+        return sha256_of(self.folder / MANIFEST)
+
+    @property
+    def question(self) -> Question:
+        """The constants of the question."""
+        entry = self.manifest.question
+        return Question(
+            layout=Layout(WorkingSize(**dict(entry.size)), entry.before, entry.between, entry.after, entry.capacity),
+            grammar=AnswerTokens(entry.opening, entry.verdicts, entry.box_open, entry.stops, entry.close, entry.digits),
+            order=entry.order,
+            stop=frozenset(entry.stop),
+            image_token=entry.image_token,
+            think_open=entry.think_open,
+        )
+
+    def stage(self, name: StageName) -> Path:
+        """The ONNX file of a stage."""
+        return self.folder / self.manifest.stages[name]
+
+    def table(self, name: Literal["embeddings", "head"]) -> NDArray[Any]:
+        """(vocabulary, width) rows of the tokens, mapped from the disk; bfloat16 as the uint16 that holds it."""
+        name = name if f"{name}.npy" in self.manifest.files else "embeddings"  # tied weights are kept once
+        shape = (self.manifest.shape.vocabulary, self.manifest.shape.width)
+        try:
+            array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as exc:
+            raise ModelIntegrityError(f"{self.folder / name}.npy: cannot be read: {exc}") from exc
+        if array.shape != shape:
+            raise ModelIntegrityError(f"{self.folder / name}.npy: got {array.shape}, allowed: {shape}")
+        return array
+
+    def text_of(self) -> Callable[[Sequence[int]], str]:
+        """Token ids to text. Raises MissingExtraError, and ModelIntegrityError for a torn tokenizer."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as exc:
+            raise MissingExtraError("vlm", "tokenizers") from exc
+        file = self.folder / TOKENIZER
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as exc:  # tokenizers raises Exception itself
+            raise ModelIntegrityError(f"{file}: cannot be read: {str(exc)[:200]}") from exc
+        return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def check_files(self) -> None:
+        """Raise ModelIntegrityError for the first file that is missing or differs from the manifest."""
+        for name, entry in self.manifest.files.items():
+            file = self.folder / name
+            if Path(name).name != name:
+                raise ModelIntegrityError(
+                    f"{self.folder / MANIFEST}: files: got {name!r}, allowed: names in the folder"
+                )
+            try:
+                size = file.stat().st_size
+                found = sha256_of(file) if size == entry.bytes else ""
+            except OSError as exc:
+                raise ModelIntegrityError(f"{file}: cannot be read: {exc.strerror or exc}") from exc
+            if size != entry.bytes:
+                raise ModelIntegrityError(f"{file}: got {size} bytes, allowed: {entry.bytes} as the manifest says")
+            if found != entry.sha256:
+                raise ModelIntegrityError(f"{file}: got SHA-256 {found[:12]}..., allowed: {entry.sha256[:12]}...")
+
+    def check_verified(self, runtime: str) -> None:
+        """Raise ModelIntegrityError unless `differad-edge verify` found that ``runtime`` agrees on these files."""
+        remedy = f"run: differad-edge verify {self.folder}"
+        try:
+            said: Any = json.loads((self.folder / VERIFIED).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise ModelIntegrityError(f"{self.folder}: not verified; {remedy}") from exc
+        entry = said.get(runtime) if isinstance(said, dict) else None
+        if not isinstance(entry, dict) or entry.get("manifest_sha256") != self.sha256:
+            raise ModelIntegrityError(f"{self.folder}: not verified with {runtime}; {remedy}")
+        if entry.get("agreed") is not True:
+            raise ModelIntegrityError(f"{self.folder}: {runtime} does not agree with PyTorch, see {VERIFIED}")
+
+
+def sha256_of(file: Path) -> str:
+    """Hex digest of a file's bytes. Raises OSError."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,182 @@
+"""The student in PyTorch: on CUDA in bfloat16 with captured graphs, on a CPU as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from differad_edge.engines.vlm.layout import Layout
+from differad_edge.engines.vlm.modules import BufferMemory, Decoder, Vision
+from differad_edge.engines.vlm.runner import Floats, Prefix
+from differad_edge.errors import EngineError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from differad_edge.images import Image
+
+__all__ = ["TorchRunner"]
+
+Features = tuple[Tensor, Tensor]
+_WARM_UPS = 3  # before a capture: libraries choose their kernels and take their memory
+
+
+class TorchRunner:
+    """See Runner. ``model``: a Qwen3-VL on its device, whose weights are shared; ``mean``, ``std``: of its images.
+
+    ``graphs``: capture the vision tower, the tail and the steps as CUDA graphs; None where there is CUDA.
+
+    Raises EngineError when the device's memory does not suffice.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        *,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        graphs: bool | None = None,
+    ) -> None:
+        self.layout = layout
+        self.device, self.dtype = model.device, model.dtype
+        config = model.config.text_config
+        with _memory_errors():
+            self._vision = Vision(model.model.visual, layout.size, mean, std).eval()
+            self._decoder = Decoder(model, layout).eval()
+            shape = (config.num_hidden_layers, 2, config.num_key_value_heads, layout.capacity, config.head_dim)
+            self._buffer = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        self._head: Tensor = model.lm_head.weight
+        self._rows: dict[tuple[int, ...], Tensor] = {}
+        self._loaded: Prefix | None = None
+        self._graphs = self.device.type == "cuda" if graphs is None else graphs
+        self._captured: dict[str, Callable[..., Any]] = {}
+
+    def encode(self, canvas: Image) -> Features:
+        """See Runner."""
+        image = torch.from_numpy(canvas).to(self.device)
+        with torch.inference_mode(), _memory_errors():
+            features, deep = self._replayed("vision", self._vision, image)
+        return features, deep
+
+    def pooled(self, features: Features) -> Floats:
+        """See Runner."""
+        return features[0].float().cpu().numpy()
+
+    def make_prefix(self, key: str, features: Features) -> Prefix:
+        """See Runner."""
+        layout = self.layout
+        self._loaded = None
+        with torch.inference_mode(), _memory_errors():
+            self._decoder.read_prefix(*features, self._memory(0, layout.prefix_length))
+            content = self._buffer[:, :, :, : layout.prefix_length].clone()
+        return Prefix(key, content, content.nbytes)
+
+    def save_prefix(self, prefix: Prefix) -> dict[str, NDArray[Any]]:
+        """See Runner."""
+        content: Tensor = prefix.content.cpu()
+        if content.dtype == torch.bfloat16:
+            content = content.view(torch.uint16)
+        return {"keys_and_values": content.numpy()}
+
+    def restore_prefix(self, key: str, arrays: dict[str, NDArray[Any]]) -> Prefix:
+        """See Runner."""
+        array = arrays.get("keys_and_values")
+        shape = (*self._buffer.shape[:3], self.layout.prefix_length, self._buffer.shape[4])
+        kept = torch.empty(0, dtype=torch.uint16 if self.dtype == torch.bfloat16 else self.dtype).numpy().dtype
+        if array is None or array.shape != shape or array.dtype != kept:
+            got = "nothing" if array is None else f"{array.shape} {array.dtype}"
+            raise EngineError(f"prepared reference: got {got}, allowed: {shape} {kept}")
+        with _memory_errors():
+            content = torch.from_numpy(array).view(self.dtype).to(self.device)
+        return Prefix(key, content, content.nbytes)
+
+    def load(self, prefix: Prefix) -> None:
+        """See Runner."""
+        if self._loaded is None or self._loaded.content is not prefix.content:
+            with torch.inference_mode():
+                self._buffer[:, :, :, : self.layout.prefix_length].copy_(prefix.content)
+            self._loaded = prefix
+
+    def read(self, features: Features) -> Floats:
+        """See Runner."""
+        with torch.inference_mode(), _memory_errors():
+            return _host(self._replayed("tail", self._read_tail, *features))
+
+    def advance(self, tokens: Sequence[int], at: int) -> Floats:
+        """See Runner."""
+        ids = torch.tensor(tokens, device=self.device)
+        start = torch.tensor([at], device=self.device)
+        with torch.inference_mode(), _memory_errors():
+            return _host(self._replayed(f"step{len(tokens)}", self._step, ids, start))
+
+    def logits(self, hidden: Floats, rows: Sequence[int] | None = None) -> Floats:
+        """See Runner."""
+        with torch.inference_mode():
+            states = torch.from_numpy(hidden).to(self.device, self.dtype)
+            return _host(states @ (self._head if rows is None else self._some_rows(tuple(rows))).t())
+
+    def _some_rows(self, rows: tuple[int, ...]) -> Tensor:
+        if rows not in self._rows:
+            self._rows[rows] = self._head[list(rows)]
+        return self._rows[rows]
+
+    def _read_tail(self, features: Tensor, deep: Tensor) -> Tensor:
+        layout = self.layout
+        memory = self._memory(layout.prefix_length, layout.tail_length)
+        return self._decoder.read_tail(features, deep, memory)[-1]
+
+    def _step(self, ids: Tensor, start: Tensor) -> Tensor:
+        memory = BufferMemory(self._buffer, start, len(ids))
+        return self._decoder.read_tokens(self._decoder.embed(ids), start, memory)
+
+    def _memory(self, start: int, count: int) -> BufferMemory:
+        return BufferMemory(self._buffer, torch.full((1,), start, device=self.device), count)
+
+    def _replayed(self, name: str, run: Callable[..., Any], *inputs: Tensor) -> Any:
+        """``run(*inputs)``, from the second time on as the replay of a captured graph where graphs are on."""
+        if not self._graphs:
+            return run(*inputs)
+        if name not in self._captured:
+            self._captured[name] = _capture(run, inputs)
+        return self._captured[name](*inputs)
+
+
+def _capture(run: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """A function that copies its inputs to where the graph reads them and replays it; results are copies."""
+    static = [tensor.clone() for tensor in inputs]
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(_WARM_UPS):
+            run(*static)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run(*static)
+
+    def replay(*given: Tensor) -> Any:
+        for place, tensor in zip(static, given, strict=True):
+            place.copy_(tensor)
+        graph.replay()
+        return outputs.clone() if isinstance(outputs, Tensor) else tuple(output.clone() for output in outputs)
+
+    return replay
+
+
+def _host(tensor: Tensor) -> Floats:
+    return tensor.float().cpu().numpy()
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Out of memory, and whatever else a device refuses, as EngineError."""
+    try:
+        yield
+    except RuntimeError as exc:
+        raise EngineError(f"the model could not be run: {str(exc).splitlines()[0][:200]}") from exc

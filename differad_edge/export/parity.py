@@ -1,0 +1,201 @@
+"""``differad-edge verify``: does what was exported answer as the model that it was exported from?
+
+At export PyTorch's own answers about generated pictures are written beside the graphs (golden.npz), so that a robot
+needs neither the checkpoint nor PyTorch to find out. Compared are, from the picture to the verdict: vision features,
+keys and values of every layer, the last hidden state, logits, the tokens of greedy answers, verdicts and boxes. The
+figures that count are the last ones: verdicts that flip, and boxes that move.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from differad_edge.engines.vlm.decode import write_box
+from differad_edge.engines.vlm.exported import VERIFIED, Exported
+from differad_edge.engines.vlm.questions import Question
+from differad_edge.engines.vlm.runner import Floats, Runner
+from differad_edge.errors import ExportError
+from differad_edge.geometry import iou
+from differad_edge.images import Image
+from differad_edge.results import Box
+
+__all__ = ["GOLDEN", "Agreement", "Answers", "answers_of", "compare_answers", "generated_pictures", "record"]
+
+GOLDEN = "golden.npz"
+GOLDEN_PAIRS = 8
+GREEDY_TOKENS = 12
+_CELLS = 12  # of a generated picture's coarsest structure, a side
+
+LEAST_BOX_IOU = 0.9
+TOLERANCE = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.15}
+"""Largest difference of a logit, in standard deviations of the logits, by the precision of the export."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a runner says about N pairs; ``layers``: (N, 2 * layers, kv_heads, prefix), keys and values projected."""
+
+    features: Floats
+    layers: Floats
+    hidden: Floats
+    logits: Floats
+    tokens: NDArray[np.int64]
+    ng: Floats
+    boxes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Differences between two runners on N pairs.
+
+    ``features``, ``layers``, ``hidden``: largest difference in standard deviations of the right values, over all and,
+    for ``layers``, of the worst layer; ``logits``: the same of the logits between which answers decide; ``logit_abs``:
+    their largest difference itself; ``tokens``: share of greedy answers that are the same to the last token;
+    ``verdict_flips``: pairs; ``box_iou``: smallest of all pairs.
+    """
+
+    pairs: int
+    features: float
+    layers: float
+    hidden: float
+    logits: float
+    logit_abs: float
+    tokens: float
+    verdict_flips: int
+    box_iou: float
+
+    def agreed(self, precision: str) -> bool:
+        """Whether this is the same model: no verdict flips, no box moves, and logits stay within the precision."""
+        exact = precision != "float32" or self.tokens == 1.0
+        return (
+            self.verdict_flips == 0 and self.box_iou >= LEAST_BOX_IOU and exact and self.logits <= TOLERANCE[precision]
+        )
+
+
+def generated_pictures(question: Question, count: int, seed: int = 0) -> list[tuple[Image, Image]]:
+    """``count`` pairs at the working size: smooth random pictures, and the same with a rectangle painted in."""
+    rng = np.random.default_rng(seed)
+    size = question.layout.size
+    pairs = []
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (_CELLS, _CELLS, 3)).astype(np.float32)
+        rows = np.linspace(0, _CELLS - 1, size.height_px).round().astype(int)
+        columns = np.linspace(0, _CELLS - 1, size.width_px).round().astype(int)
+        noise = rng.normal(0, 8, (size.height_px, size.width_px, 1))
+        reference = np.clip(coarse[rows][:, columns] + noise, 0, 255).astype(np.uint8)
+        target = reference.copy()
+        x, y = (int(rng.integers(0, side * 3 // 4)) for side in (size.width_px, size.height_px))
+        target[y : y + size.height_px // 6, x : x + size.width_px // 5] = rng.integers(0, 256, 3)
+        pairs.append((reference, target))
+    return pairs
+
+
+def answers_of(
+    runner: Runner,
+    question: Question,
+    pairs: Sequence[tuple[Image, Image]],
+    progress: Callable[[], None] | None = None,
+) -> Answers:
+    """Ask about every pair, as NG whatever the verdict, so that there is a box to compare."""
+    found: list[tuple[Any, ...]] = []
+    grammar, layout = question.grammar, question.layout
+    for number, (reference, target) in enumerate(pairs):
+        features = runner.encode(reference)
+        prefix = runner.make_prefix(str(number), features)
+        kept = _float32(runner.save_prefix(prefix)["keys_and_values"])
+        kept = kept.reshape(-1, *kept.shape[-3:])
+        runner.load(prefix)
+        hidden = runner.read(runner.encode(target))
+        logits = runner.logits(hidden, grammar.choices)
+        ng = 1.0
+        if grammar.verdicts:
+            ok, bad = runner.logits(hidden, grammar.verdicts)
+            ng = 1.0 / (1.0 + float(np.exp(np.clip(ok - bad, -700, 700))))
+        tokens = _greedy(runner, hidden, layout.length)
+        lead = grammar.verdicts[1:] or grammar.opening
+        box = write_box(runner, grammar, lead=lead, at=layout.length).box
+        found.append((runner.pooled(features), kept @ _direction(kept.shape[-1]), hidden, logits, tokens, ng, box))
+        if progress is not None:
+            progress()
+    columns = [np.stack([np.asarray(row[index]) for row in found]) for index in range(len(found[0]))]
+    return Answers(*columns)
+
+
+def compare_answers(right: Answers, other: Answers) -> Agreement:
+    """How far ``other`` is from ``right``. Raises ExportError where they are not about the same pairs."""
+    for name, values in asdict(right).items():
+        if values.shape != getattr(other, name).shape:
+            raise ExportError(f"answers: {name}: got {getattr(other, name).shape}, allowed: {values.shape}")
+    layers = [_apart(right.layers[:, n], other.layers[:, n]) for n in range(right.layers.shape[1])]
+    overlaps = [iou(Box(*map(float, a)), Box(*map(float, b))) for a, b in zip(right.boxes, other.boxes, strict=True)]
+    return Agreement(
+        pairs=len(right.ng),
+        features=_apart(right.features, other.features),
+        layers=max(layers),
+        hidden=_apart(right.hidden, other.hidden),
+        logits=_apart(right.logits, other.logits),
+        logit_abs=float(np.abs(right.logits - other.logits).max()),
+        tokens=float((right.tokens == other.tokens).all(axis=1).mean()),
+        verdict_flips=int(((right.ng >= 0.5) != (other.ng >= 0.5)).sum()),
+        box_iou=float(min(overlaps)),
+    )
+
+
+def write_golden(answers: Answers, folder: Path) -> None:
+    """Write the right answers beside an export."""
+    np.savez_compressed(folder / GOLDEN, **asdict(answers))
+
+
+def read_golden(exported: Exported) -> Answers:
+    """The right answers. Raises ExportError for a file that is torn."""
+    try:
+        with np.load(exported.folder / GOLDEN, allow_pickle=False) as file:
+            return Answers(**{name: file[name] for name in Answers.__dataclass_fields__})
+    except (OSError, ValueError, KeyError) as exc:
+        raise ExportError(f"{exported.folder / GOLDEN}: cannot be read: {exc}") from exc
+
+
+def record(exported: Exported, runtime: str, agreement: Agreement) -> bool:
+    """Write down whether ``runtime`` agreed; what has not, is not loaded. Raises ExportError."""
+    file = exported.folder / VERIFIED
+    agreed = agreement.agreed(exported.manifest.precision)
+    entry = {"manifest_sha256": exported.sha256, "agreed": agreed, **asdict(agreement)}
+    try:
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = known if isinstance(known, dict) else {}
+        file.write_text(json.dumps(known | {runtime: entry}, indent=1) + "\n", encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        raise ExportError(f"{file}: cannot be written: {exc}") from exc
+    return agreed
+
+
+def _greedy(runner: Runner, hidden: Floats, at: int) -> NDArray[np.int64]:
+    """The first tokens of the freely written answer."""
+    tokens: list[int] = []
+    for number in range(GREEDY_TOKENS):
+        tokens.append(int(runner.logits(hidden).argmax()))
+        if number + 1 < GREEDY_TOKENS:
+            hidden = runner.advance(tokens[-1:], at + number)[0]
+    return np.array(tokens, np.int64)
+
+
+def _direction(width: int) -> Floats:
+    """A fixed direction on which keys and values are projected: a thousandth of their size to store."""
+    return np.asarray(np.random.default_rng(width).normal(size=width) / np.sqrt(width), np.float32)
+
+
+def _float32(array: NDArray[Any]) -> Floats:
+    if array.dtype == np.uint16:  # bfloat16: the upper half of a float32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+def _apart(right: Floats, other: Floats) -> float:
+    return float(np.abs(right - other).max() / max(float(right.std()), 1e-12))
