@@ -185,9 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     make.add_argument("--clip-model", type=Path, metavar="FOLDER", help="CLIP weights; default: own features")
     make.add_argument("--top", type=int, default=TOP, help="good images for each target (default: 8)")
     make.add_argument("--max-residual", type=float, default=MAX_RESIDUAL, help=f"default: {MAX_RESIDUAL}")
-    make.add_argument(
-        "--vlm", metavar="URL", help="filter by a model behind an OpenAI-compatible server, http://.../v1"
-    )
+    make.add_argument("--vlm", metavar="URL", help="filter by a model behind an OpenAI-compatible server")
     make.add_argument("--vlm-model", metavar="NAME", default="", help="the model's name there")
     make.add_argument("--vlm-key-env", metavar="VARIABLE", help="environment variable with the server's key")
     make.add_argument("--seed", type=int, default=0, help="of the choice among equals (default: 0)")

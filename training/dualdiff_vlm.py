@@ -122,7 +122,7 @@ class VlmFilter:
         headers = {"Content-Type": "application/json"}
         if self.key_variable is not None:
             headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
-        url = self.url.rstrip("/") + "/chat/completions"
+        url = self.url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
         opener = urllib.request.build_opener(_NoRedirects)
         for attempt in range(self.retries + 1):
             if attempt:

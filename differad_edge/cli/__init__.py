@@ -1,8 +1,8 @@
 """The command line: ``differad-edge COMMAND``, one file for each command.
 
-Exit codes: 0 done, and of ``inspect`` OK; 1 of ``inspect`` NG, of ``doctor`` something is wrong; 2 wrong usage or bad
-input; 3 of ``inspect`` UNDECIDED or ERROR, of any command a fault of the program itself. Whatever fails says why in one
-line on standard error; standard output holds results only.
+Exit codes: 0 done, and of ``inspect`` OK; 1 of ``inspect`` NG, of ``doctor`` something is wrong, of ``verify`` no
+agreement; 2 wrong usage or bad input; 3 of ``inspect`` UNDECIDED or ERROR, of any command a fault of the program
+itself. Whatever fails says why in one line on standard error; standard output holds results only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from differad_edge.cli.calibrate import calibrate
 from differad_edge.cli.demo import demo
 from differad_edge.cli.doctor import doctor
 from differad_edge.cli.evaluate import evaluate
+from differad_edge.cli.export import export
 from differad_edge.cli.inspect import inspect
 from differad_edge.cli.keys import keys
 from differad_edge.cli.products import products
@@ -25,6 +26,7 @@ from differad_edge.cli.register import register
 from differad_edge.cli.results import results
 from differad_edge.cli.review import review
 from differad_edge.cli.serve import serve
+from differad_edge.cli.verify import verify
 from differad_edge.cli.watch import watch
 
 __all__ = ["app"]
@@ -56,7 +58,8 @@ def _main(
 
 
 _COMMANDS = (
-    demo, register, products, calibrate, inspect, serve, watch, results, review, keys, evaluate, bench, doctor,
+    demo, register, products, calibrate, inspect, serve, watch, results, review, keys, evaluate, bench,
+    export, verify, doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__)(guarded(_command))

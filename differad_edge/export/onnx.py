@@ -19,7 +19,6 @@ import numpy as np
 from differad_edge.engines.vlm.exported import (
     MANIFEST,
     STAGES,
-    TOKENIZER,
     FileEntry,
     Manifest,
     Precision,
@@ -53,20 +52,19 @@ def write_export(
     identity: str,
     mean: Sequence[float],
     std: Sequence[float],
-    save_tokenizer: Callable[[Path], None],
+    write_beside: Callable[[Path], None],
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Write the export of ``model``, in its precision, into the new folder ``out``.
 
-    ``identity``: of the weights; ``mean``, ``std``: of the image processor; ``save_tokenizer``: writes tokenizer.json
-    to the path it is given; ``progress``: is told each stage that begins.
+    ``identity``: of the weights; ``mean``, ``std``: of the image processor; ``write_beside``: writes what else belongs
+    to the export into the folder that it is given; ``progress``: is told each stage that begins.
 
     Raises ExportError where a stage cannot be exported or the disk does not take it, MissingExtraError.
     """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-        import torch
 
         from differad_edge.export.stages import JUMP, stages_of
     except ImportError as exc:
@@ -87,7 +85,7 @@ def write_export(
         _write_table(out / "embeddings.npy", model.get_input_embeddings().weight)
         if model.lm_head.weight.data_ptr() != model.get_input_embeddings().weight.data_ptr():
             _write_table(out / "head.npy", model.lm_head.weight)
-        save_tokenizer(out / TOKENIZER)
+        write_beside(out)
         manifest = Manifest(
             model=identity,
             prompt_version=PROMPT_VERSION,
@@ -102,7 +100,6 @@ def write_export(
         (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as exc:
         raise ExportError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
-    del torch
     return manifest
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from differad_edge.config import ConfigModel, ModelConfig, load_config
 from differad_edge.engines.base import Engine
 from differad_edge.engines.vlm.checkpoint import load_model, load_processor, model_type, weights_identity
+from differad_edge.engines.vlm.exported import MANIFEST, Exported
 from differad_edge.engines.vlm.layout import Fit, WorkingSize
-from differad_edge.engines.vlm.questions import AnswerOrder, question_of
-from differad_edge.errors import ConfigError, ModelIntegrityError
+from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
+from differad_edge.errors import ConfigError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["STUDENT_FILE", "StudentCard", "vlm_engine"]
+__all__ = ["STUDENT_FILE", "LoadedStudent", "StudentCard", "load_student", "read_card", "vlm_engine"]
 
 STUDENT_FILE = "student.json"
 """Beside the weights of a student: how it was trained to be asked."""
@@ -34,16 +37,18 @@ class StudentCard(ConfigModel):
 
 
 def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> Engine:
-    """The engine for ``model.path``, a checkpoint folder or an id of the model hub.
+    """The engine for ``model.path``, a checkpoint folder, an id of the model hub, or the folder of an export.
 
     Raises MissingExtraError, ModelIntegrityError for what is no checkpoint of the Qwen-VL family or a student of other
     prompts, ConfigError for settings that do not fit it.
     """
     assert model.path is not None
+    if (Path(model.path) / MANIFEST).is_file():
+        return _exported(model, threads)
     if model_type(model.path) != _STUDENTS or model.prompt == "general":
         from differad_edge.engines.vlm.generate import GenerateEngine
 
-        _no_student_settings(model)
+        _no_other(model, ("size_px", "fit"), "nothing where transformers' generate answers: it sees images as they are")
         return GenerateEngine(model, threads=threads)
     return _student(model, threads)
 
@@ -63,9 +68,35 @@ def read_card(path: str) -> StudentCard:
     return card
 
 
+@dataclass(frozen=True)
+class LoadedStudent:
+    """A checkpoint and how it is asked. ``mean``, ``std``: of its images."""
+
+    weights: PreTrainedModel
+    processor: ProcessorMixin
+    question: Question
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu") -> LoadedStudent:
+    """Read the checkpoint of a student. Raises as `vlm_engine` does."""
+    path = str(model.path)
+    processor = load_processor(path)
+    weights = load_model(path, dtype=dtype).eval().to(device)
+    card = read_card(path)
+    question = question_of(
+        processor, _size(model, card, weights), order=_order(model, card), max_new_tokens=model.max_new_tokens
+    )
+    images = processor.image_processor
+    return LoadedStudent(weights, processor, question, tuple(images.image_mean), tuple(images.image_std))
+
+
 def _student(model: ModelConfig, threads: int | None) -> Engine:
-    processor = load_processor(str(model.path))
-    import torch
+    try:
+        import torch
+    except ImportError as exc:
+        raise MissingExtraError("vlm", "torch") from exc
 
     from differad_edge.engines.vlm.student import StudentEngine
     from differad_edge.engines.vlm.torch_runner import TorchRunner
@@ -73,19 +104,33 @@ def _student(model: ModelConfig, threads: int | None) -> Engine:
     if threads is not None:
         torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
-    weights = load_model(str(model.path), dtype="bfloat16" if gpu else "float32").eval().to("cuda" if gpu else "cpu")
-    card = read_card(str(model.path))
-    question = question_of(
-        processor, _size(model, card, weights), order=_order(model, card), max_new_tokens=model.max_new_tokens
+    loaded = load_student(model, dtype="bfloat16" if gpu else "float32", device="cuda" if gpu else "cpu")
+    tokenizer = loaded.processor.tokenizer
+    return StudentEngine(
+        TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std),
+        loaded.question,
+        identity=f"{weights_identity(str(model.path))} {loaded.weights.dtype}",
+        to_text=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        max_new_tokens=model.max_new_tokens,
+        describes=model.describe,
+        references_bytes=model.references_mb * 1e6,
     )
-    images = processor.image_processor
-    tokenizer = processor.tokenizer
-    runner = TorchRunner(weights, question.layout, mean=images.image_mean, std=images.image_std)
+
+
+def _exported(model: ModelConfig, threads: int | None) -> Engine:
+    from differad_edge.engines.vlm.onnx_runner import OnnxRunner
+    from differad_edge.engines.vlm.student import StudentEngine
+
+    _no_other(model, ("size_px", "fit", "prompt"), "nothing for an export, which holds them")
+    exported = Exported(str(model.path))
+    exported.check_files()
+    runner = OnnxRunner(exported, threads=threads)
+    exported.check_verified(runner.name)
     return StudentEngine(
         runner,
-        question,
-        identity=f"{weights_identity(str(model.path))} {weights.dtype}",
-        to_text=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+        exported.question,
+        identity=f"{exported.sha256} {runner.name}",
+        to_text=exported.text_of(),
         max_new_tokens=model.max_new_tokens,
         describes=model.describe,
         references_bytes=model.references_mb * 1e6,
@@ -107,8 +152,7 @@ def _order(model: ModelConfig, card: StudentCard) -> AnswerOrder:
     return card.order if model.prompt is None else model.prompt
 
 
-def _no_student_settings(model: ModelConfig) -> None:
-    for name in ("size_px", "fit"):
+def _no_other(model: ModelConfig, names: Sequence[str], allowed: str) -> None:
+    for name in names:
         if getattr(model, name) is not None:
-            allowed = "nothing for a model that transformers' generate answers for: it sees images in their own sizes"
             raise ConfigError(f"model.{name}: got {getattr(model, name)!r}, allowed: {allowed}")

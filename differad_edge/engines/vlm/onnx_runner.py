@@ -38,6 +38,7 @@ class OnnxRunner:
         have = onnxruntime.get_available_providers()
         self.providers = [name for name in _PROVIDERS if name in have]
         self._device = "cuda" if self.providers[0].startswith("CUDA") else "cpu"
+        self.name = f"onnxruntime-{self._device}"
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
