@@ -54,6 +54,7 @@ CONFINED = {
     "safetensors": {"engines.vlm", "export"},
     "tensorrt": {"engines.vlm", "export.tensorrt"},
     "tensorrt_rtx": {"engines.vlm", "export.tensorrt"},
+    "cuda": {"engines.vlm.cuda"},
     "pypylon": {"cameras.basler"},
     "harvesters": {"cameras.gige"},
     "gi": {"cameras.gige"},

@@ -29,7 +29,7 @@ StoreOption: TypeAlias = Annotated[
 EngineOption: TypeAlias = Annotated[str | None, typer.Option("--engine", help="Engine.", show_default="lite")]
 ModelOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--model", help="vlm: a checkpoint folder or hub id; remote: the model's name on the server."),
+    typer.Option("--model", help="vlm: a checkpoint folder, hub id or export; remote: the model's name on the server."),
 ]
 ServerOption: TypeAlias = Annotated[
     str | None,
@@ -39,9 +39,9 @@ PromptOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--prompt",
-        metavar="trained|general",
-        help="How a language model is asked: as one trained for this, or as one that must be told the format.",
-        show_default="trained",
+        metavar="student|trained|general",
+        help="How a language model is asked: as a student, as a teacher, or as one that must be told the format.",
+        show_default="as it was trained",
     ),
 ]
 ThreadsOption: TypeAlias = Annotated[
