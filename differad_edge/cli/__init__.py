@@ -15,6 +15,7 @@ from differad_edge import __version__
 from differad_edge.cli._errors import guarded
 from differad_edge.cli.bench import bench
 from differad_edge.cli.calibrate import calibrate
+from differad_edge.cli.compile import compile
 from differad_edge.cli.demo import demo
 from differad_edge.cli.doctor import doctor
 from differad_edge.cli.evaluate import evaluate
@@ -59,7 +60,7 @@ def _main(
 
 _COMMANDS = (
     demo, register, products, calibrate, inspect, serve, watch, results, review, keys, evaluate, bench,
-    export, verify, doctor,
+    export, compile, verify, doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command(_command.__name__)(guarded(_command))

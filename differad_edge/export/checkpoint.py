@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from differad_edge.config import ModelConfig
 from differad_edge.engines.vlm.checkpoint import model_type, weights_identity
 from differad_edge.engines.vlm.exported import TOKENIZER, Exported, Precision
-from differad_edge.engines.vlm.load import load_student
+from differad_edge.engines.vlm.load import load_student, runner_for
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
 from differad_edge.export.onnx import write_export
 from differad_edge.export.parity import (
@@ -23,10 +23,7 @@ from differad_edge.export.parity import (
     write_golden,
 )
 
-if TYPE_CHECKING:
-    from differad_edge.engines.vlm.runner import Runner
-
-__all__ = ["export_checkpoint", "runner_of", "verify_export"]
+__all__ = ["export_checkpoint", "verify_export"]
 
 Told = Callable[[str], None]
 
@@ -72,14 +69,6 @@ def export_checkpoint(
     return Exported(out)
 
 
-def runner_of(exported: Exported, *, threads: int | None = None) -> tuple[str, Runner]:
-    """What runs an export on this machine, and its name."""
-    from differad_edge.engines.vlm.onnx_runner import OnnxRunner
-
-    runner = OnnxRunner(exported, threads=threads)
-    return runner.name, runner
-
-
 def verify_export(exported: Exported, *, threads: int | None = None) -> tuple[str, Agreement, bool]:
     """Compare this machine's runtime with PyTorch's answers and write down what came of it.
 
@@ -87,9 +76,9 @@ def verify_export(exported: Exported, *, threads: int | None = None) -> tuple[st
     from the manifest, ExportError, and EngineError where the runtime fails.
     """
     exported.check_files()
-    name, runner = runner_of(exported, threads=threads)
+    runner = runner_for(exported, threads=threads)
     golden = read_golden(exported)
     question = exported.question
     found = answers_of(runner, question, generated_pictures(question, len(golden.ng)))
     agreement = compare_answers(golden, found)
-    return name, agreement, record(exported, name, agreement)
+    return runner.name, agreement, record(exported, runner.name, agreement)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from differad_edge.engines.vlm.exported import STAGES, Exported, FileEntry, StageName, sha256_of
-from differad_edge.engines.vlm.tensorrt_runner import COMPILED, ENGINES, Compiled
+from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, StageName, sha256_of
+from differad_edge.engines.vlm.tensorrt_runner import Compiled
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
 
 __all__ = ["GPUS", "compile_export", "target_of"]

@@ -25,18 +25,24 @@ from differad_edge.errors import ConfigError, MissingExtraError, ModelIntegrityE
 from differad_edge.grounding import PROMPT_VERSION
 
 __all__ = [
+    "COMPILED",
+    "ENGINES",
     "MANIFEST",
+    "STAGES",
     "TOKENIZER",
     "VERIFIED",
     "Exported",
     "FileEntry",
     "Manifest",
     "Precision",
+    "StageName",
     "StudentShape",
     "sha256_of",
 ]
 
 MANIFEST, VERIFIED, TOKENIZER = "manifest.json", "verified.json", "tokenizer.json"
+ENGINES, COMPILED = "engines", "compiled.json"
+"""Folder of the compiled engines, and the file that describes those of one target."""
 FORMAT = 1
 Precision = Literal["float32", "float16", "bfloat16"]
 StageName = Literal["vision", "prefix", "tail", "step", "jump", "head"]
@@ -151,6 +157,11 @@ class Exported:
             image_token=entry.image_token,
             think_open=entry.think_open,
         )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether engines of TensorRT lie beside the graphs, for whatever GPU."""
+        return any((self.folder / ENGINES).glob(f"*/{COMPILED}"))
 
     def stage(self, name: StageName) -> Path:
         """The ONNX file of a stage."""

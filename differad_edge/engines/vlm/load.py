@@ -13,13 +13,14 @@ from differad_edge.engines.vlm.checkpoint import load_model, load_processor, mod
 from differad_edge.engines.vlm.exported import MANIFEST, Exported
 from differad_edge.engines.vlm.layout import Fit, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
+from differad_edge.engines.vlm.runner import Runner
 from differad_edge.errors import ConfigError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["STUDENT_FILE", "LoadedStudent", "StudentCard", "load_student", "read_card", "vlm_engine"]
+__all__ = ["STUDENT_FILE", "LoadedStudent", "StudentCard", "load_student", "read_card", "runner_for", "vlm_engine"]
 
 STUDENT_FILE = "student.json"
 """Beside the weights of a student: how it was trained to be asked."""
@@ -118,13 +119,12 @@ def _student(model: ModelConfig, threads: int | None) -> Engine:
 
 
 def _exported(model: ModelConfig, threads: int | None) -> Engine:
-    from differad_edge.engines.vlm.onnx_runner import OnnxRunner
     from differad_edge.engines.vlm.student import StudentEngine
 
     _no_other(model, ("size_px", "fit", "prompt"), "nothing for an export, which holds them")
     exported = Exported(str(model.path))
     exported.check_files()
-    runner = OnnxRunner(exported, threads=threads)
+    runner = runner_for(exported, threads=threads)
     exported.check_verified(runner.name)
     return StudentEngine(
         runner,
@@ -135,6 +135,20 @@ def _exported(model: ModelConfig, threads: int | None) -> Engine:
         describes=model.describe,
         references_bytes=model.references_mb * 1e6,
     )
+
+
+def runner_for(exported: Exported, *, threads: int | None = None) -> Runner:
+    """What runs an export on this machine: TensorRT where it was compiled for its GPU, else ONNX Runtime.
+
+    Raises MissingExtraError, ModelIntegrityError, and EngineError where the runtime fails.
+    """
+    from differad_edge.engines.vlm.onnx_runner import OnnxRunner
+    from differad_edge.engines.vlm.tensorrt_runner import TensorRtRunner, engines_for, gpu_capability
+
+    capability = gpu_capability() if exported.is_compiled else None
+    if capability is not None and engines_for(exported, capability) is not None:
+        return TensorRtRunner(exported)
+    return OnnxRunner(exported, threads=threads)
 
 
 def _size(model: ModelConfig, card: StudentCard, weights: PreTrainedModel) -> WorkingSize:

@@ -34,6 +34,8 @@ class Prefix:
 class Runner(Protocol):
     """Runs the parts of one model at one layout. One instance is used by one thread at a time."""
 
+    name: str
+    """Of the runtime, as "onnxruntime-cpu": a verification holds for one."""
     layout: Layout
 
     def encode(self, canvas: Image) -> Any:

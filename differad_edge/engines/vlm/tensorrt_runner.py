@@ -17,16 +17,15 @@ from pydantic import Field
 
 from differad_edge.config import ConfigModel, load_config
 from differad_edge.engines.vlm.cuda import Block, Cuda
-from differad_edge.engines.vlm.exported import STAGES, Exported, FileEntry, StageName, sha256_of
+from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, StageName, sha256_of
 from differad_edge.engines.vlm.runner import Floats, Prefix
 from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
 
 if TYPE_CHECKING:
     from differad_edge.images import Image
 
-__all__ = ["COMPILED", "ENGINES", "Compiled", "TensorRtRunner", "engines_for"]
+__all__ = ["Compiled", "TensorRtRunner", "engines_for", "gpu_capability", "read_compiled"]
 
-ENGINES, COMPILED = "engines", "compiled.json"
 _ONE_TIME: frozenset[StageName] = frozenset({"prefix"})  # used at registration alone: not held in between
 
 
@@ -51,6 +50,14 @@ def engines_for(exported: Exported, capability: tuple[int, int]) -> Path | None:
     return found[-1].parent if found else None
 
 
+def gpu_capability() -> tuple[int, int] | None:
+    """The compute capability of this machine's GPU; None without one. Raises MissingExtraError."""
+    try:
+        return Cuda().capability
+    except EngineError:
+        return None
+
+
 class TensorRtRunner:
     """See Runner. ``folder``: of the engines, None for those that fit this machine's GPU.
 
@@ -66,7 +73,7 @@ class TensorRtRunner:
         if folder is None:
             remedy = f"differad-edge compile {exported.folder} --target {here}"
             raise ModelIntegrityError(f"{exported.folder}: no engines for this GPU, which is {here}; run: {remedy}")
-        self._folder, self._compiled = folder, _read_compiled(folder)
+        self._folder, self._compiled = folder, read_compiled(folder)
         if self._compiled.manifest_sha256 != exported.sha256:
             raise ModelIntegrityError(f"{folder}: built from another export, allowed: {exported.sha256[:12]}...")
         if self._compiled.target != here:
@@ -221,7 +228,8 @@ class TensorRtRunner:
         return context
 
 
-def _read_compiled(folder: Path) -> Compiled:
+def read_compiled(folder: Path) -> Compiled:
+    """What was written beside the engines. Raises ModelIntegrityError."""
     try:
         return load_config(folder / COMPILED, Compiled)
     except ConfigError as exc:

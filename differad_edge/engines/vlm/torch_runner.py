@@ -45,6 +45,7 @@ class TorchRunner:
     ) -> None:
         self.layout = layout
         self.device, self.dtype = model.device, model.dtype
+        self.name = f"torch-{self.device.type}"
         config = model.config.text_config
         with _memory_errors():
             self._vision = Vision(model.model.visual, layout.size, mean, std).eval()

@@ -88,6 +88,24 @@ def test_every_format_asks_and_answers(name: str) -> None:
             assert (parse_answer(said).box or (0, 0, 0, 0)) == tuple(row["box"])
 
 
+def test_loose_boxes_lie_around_the_true_ones() -> None:
+    true, loose = TinySource(300, 5), TinySource(300, 5, loose=0.6)
+    growth = []
+    for index in range(300):
+        box, wide = true[index].box, loose[index].box
+        assert (box is None) is (wide is None)
+        if box is None or wide is None:
+            continue
+        assert wide[0] <= box[0] < box[2] <= wide[2] <= 1000
+        assert 0 <= wide[1] <= box[1] < box[3] <= wide[3]
+        assert all(edge % 10 == 0 for edge in wide)  # the tiny model writes whole pixels
+        assert wide[2] - wide[0] <= 2.2 * (box[2] - box[0]) + 20
+        growth.append((wide[2] - wide[0]) / (box[2] - box[0]))
+        assert true[index].thought == loose[index].thought
+    assert 1.3 < float(np.mean(growth)) < 1.7
+    assert loose[7].box == TinySource(300, 5, loose=0.6)[7].box
+
+
 def test_bad_samples_are_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_set(tmp_path / "set", 200, broken=(7,), outside=(8,))
     with caplog.at_level(logging.WARNING):
