@@ -52,6 +52,7 @@ def drafts(box: GridBox, draw: random.Random) -> Iterator[GridBox]:
     yield tuple(draw.randint(0, 1000) for _ in range(4))  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_jumping_and_drafting_give_the_plain_answer() -> None:
     """200 models and inputs, drafts that are right, near, far and random."""
     plain_passes, drafted_passes = 0, 0

@@ -1,0 +1,212 @@
+"""An export answers as its model does, on ONNX Runtime, and nothing but a verified whole one is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("transformers")
+
+from students import GRAMMAR, IMAGE, picture, question, student
+
+from differad_edge.cli import app
+from differad_edge.config import ModelConfig
+from differad_edge.engines.vlm.decode import write_box
+from differad_edge.engines.vlm.exported import MANIFEST, STAGES, VERIFIED, Exported
+from differad_edge.engines.vlm.onnx_runner import OnnxRunner
+from differad_edge.engines.vlm.questions import Question
+from differad_edge.engines.vlm.torch_runner import TorchRunner
+from differad_edge.errors import ConfigError, EngineError, ExportError, ModelIntegrityError
+from differad_edge.export.checkpoint import export_checkpoint
+from differad_edge.export.onnx import write_export
+from differad_edge.inspector import EdgeInspector
+from differad_edge.results import Verdict
+
+pytestmark = pytest.mark.slow
+
+ASKED = Question(question(128), GRAMMAR, "student", frozenset({901}), IMAGE, ())
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchRunner, OnnxRunner]:
+    """The same random model in PyTorch and as an export."""
+    model = student(5)
+    folder = tmp_path_factory.mktemp("export") / "out"
+    write_export(model, ASKED, folder, identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=lambda folder: None)
+    exported = Exported(folder)
+    exported.check_files()
+    assert exported.question == ASKED
+    return TorchRunner(model, ASKED.layout), OnnxRunner(exported)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny student with its processor, exported and verified by the commands."""
+    from training.tiny.student import write_tiny_student
+
+    folder = tmp_path_factory.mktemp("student")
+    checkpoint = write_tiny_student(folder / "checkpoint")
+    (checkpoint / "student.json").write_text(json.dumps({"size_px": [128, 96], "fit": "letterbox"}))
+    out = folder / "out"
+    words = ["export", str(checkpoint), str(out), "--precision", "float32", "--pairs", "3"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_torch_and_onnx_runtime_agree(both: tuple[TorchRunner, OnnxRunner]) -> None:
+    """50 random pairs: logits within 1e-4, greedy tokens and boxes the same."""
+    at = ASKED.layout.length
+    for seed in range(50):
+        reference, target = picture(seed), picture(1000 + seed)
+        logits, boxes = [], []
+        for runner in both:
+            runner.load(runner.make_prefix(str(seed), runner.encode(reference)))  # type: ignore[attr-defined]
+            hidden = runner.read(runner.encode(target))  # type: ignore[attr-defined]
+            said = [runner.logits(hidden)]
+            for step in range(4):
+                said.append(runner.logits(runner.advance([int(said[-1].argmax())], at + step)[0]))
+            logits.append(np.stack(said))
+            plain = write_box(runner, GRAMMAR, lead=GRAMMAR.verdicts[1:], at=at)  # type: ignore[arg-type]
+            drafted = write_box(runner, GRAMMAR, lead=GRAMMAR.verdicts[1:], at=at, draft=(9, 9, 500, 500))  # type: ignore[arg-type]
+            assert drafted.box == plain.box
+            boxes.append(plain.box)
+        assert np.abs(logits[0] - logits[1]).max() < 1e-4
+        assert (logits[0].argmax(-1) == logits[1].argmax(-1)).all()
+        assert boxes[0] == boxes[1]
+
+
+def test_references_kept_by_one_are_read_by_the_other(both: tuple[TorchRunner, OnnxRunner]) -> None:
+    _, runner = both
+    first = runner.make_prefix("a", runner.encode(picture(1)))
+    arrays = runner.save_prefix(first)
+    runner.load(runner.make_prefix("b", runner.encode(picture(2))))
+    other = runner.read(runner.encode(picture(3)))
+    runner.load(runner.restore_prefix("a", arrays))
+    again = runner.read(runner.encode(picture(3)))
+    runner.load(first)
+    assert np.array_equal(again, runner.read(runner.encode(picture(3))))
+    assert np.abs(again - other).max() > 1e-3
+    with pytest.raises(EngineError, match="prepared reference: got"):
+        runner.restore_prefix("a", {"keys_and_values": arrays["keys_and_values"][:-1]})
+
+
+def test_a_jump_without_room_goes_step_by_step(both: tuple[TorchRunner, OnnxRunner]) -> None:
+    at = ASKED.layout.capacity - 5
+    for runner in both:
+        runner.load(runner.make_prefix("a", runner.encode(picture(1))))  # type: ignore[attr-defined]
+        runner.read(runner.encode(picture(2)))  # type: ignore[attr-defined]
+    right, found = (runner.advance([3, 4, 5], at) for runner in both)
+    np.testing.assert_allclose(found, right, atol=1e-4)
+
+
+def test_the_graphs_share_their_weights(exported: Path) -> None:
+    manifest = json.loads((exported / MANIFEST).read_text())
+    assert set(manifest["stages"]) == set(STAGES)
+    assert not list(exported.glob("*.data"))
+    held = sum(
+        int(entry.value)
+        for stage in manifest["stages"].values()
+        for tensor in onnx.load(str(exported / stage), load_external_data=False).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "length"
+    )
+    # The vision tower and the embeddings are held once, the decoder by four stages.
+    assert held > 2 * (exported / "weights.bin").stat().st_size
+
+
+def test_what_was_not_verified_is_not_loaded(exported: Path) -> None:
+    (exported / VERIFIED).unlink(missing_ok=True)
+    with pytest.raises(ModelIntegrityError, match="not verified; run: differad-edge verify"):
+        EdgeInspector(engine="vlm", model=str(exported))
+    done = CliRunner().invoke(app, ["verify", str(exported), "--json", "-"])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures["agreed"] is True
+    assert figures["tokens"] == 1.0
+    assert figures["verdict_flips"] == 0
+    assert max(figures[name] for name in ("features", "layers", "hidden", "logits")) < 1e-4
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    with EdgeInspector(engine="vlm", model=str(exported)) as inspector:
+        result = inspector.compare(image, image)
+    assert (result.verdict, result.reason) == (Verdict.UNDECIDED, "unparsable-answer")  # random weights
+
+
+@pytest.mark.parametrize("stage", ["vision", "tail"])
+def test_a_broken_graph_does_not_agree(stage: str, exported: Path, tmp_path: Path) -> None:
+    """Weights that were lost on the way, with a manifest that was made to fit."""
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    model = onnx.load(str(folder / f"{stage}.onnx"), load_external_data=False)
+    tensor = max(model.graph.initializer, key=lambda one: int(np.prod(one.dims)))
+    for entry in tensor.external_data:
+        if entry.key == "offset":
+            entry.value = "0"
+    onnx.save(model, str(folder / f"{stage}.onnx"))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    from differad_edge.engines.vlm.exported import sha256_of
+
+    file = folder / f"{stage}.onnx"
+    manifest["files"][file.name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    done = CliRunner().invoke(app, ["verify", str(folder)])
+    assert done.exit_code == 1, done.output
+    assert "DOES NOT AGREE" in done.output
+    with pytest.raises(ModelIntegrityError, match="does not agree with PyTorch"):
+        EdgeInspector(engine="vlm", model=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda folder: (folder / "weights.bin").write_bytes(b"x"), "weights.bin: got 1 bytes"),
+        (lambda folder: (folder / "tail.onnx").unlink(), "tail.onnx: cannot be read"),
+        (lambda folder: flip(folder / "weights.bin"), "weights.bin: got SHA-256"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), "exported model: "),
+        (lambda folder: change(folder, prompt_version="0"), "prompt_version: got '0'"),
+        (lambda folder: change(folder, stages={}), "stages: got none for head"),
+        (lambda folder: change(folder, surprise=1), "surprise"),
+        (lambda folder: change(folder, files={"../x": {"bytes": 0, "sha256": "0" * 64}}), "got '../x'"),
+    ],
+)
+def test_a_damaged_export_is_named(harm, words: str, exported: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = shutil.copytree(exported, tmp_path / "copy")
+    harm(folder)
+    with pytest.raises(ModelIntegrityError) as caught:
+        EdgeInspector(engine="vlm", model=str(folder))
+    assert words in str(caught.value)
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def change(folder: Path, **fields: object) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text()) | fields
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_what_cannot_be_exported_is_named(exported: Path, tmp_path: Path) -> None:
+    from training.tiny.model import write_tiny_checkpoint
+    from training.tiny.student import write_tiny_student
+
+    teacher = write_tiny_checkpoint(tmp_path / "teacher")
+    with pytest.raises(ExportError, match="is a 'qwen2_vl', allowed: a Qwen3-VL"):
+        export_checkpoint(ModelConfig(path=str(teacher)), tmp_path / "out", precision="float32")
+    other = write_tiny_student(tmp_path / "student")
+    with pytest.raises(ConfigError, match="precision: got 'int3'"):
+        export_checkpoint(ModelConfig(path=str(other)), tmp_path / "out", precision="int3")
+    with pytest.raises(ExportError, match="allowed: a folder that is not there yet"):
+        export_checkpoint(ModelConfig(path=str(other), size_px=(64, 64)), exported, precision="float32")
+    with pytest.raises(ConfigError, match=r"model\.size_px: got \(64, 64\), allowed: nothing for an export"):
+        from differad_edge.config import InspectorConfig
+
+        EdgeInspector(config=InspectorConfig(engine="vlm", model=ModelConfig(path=str(exported), size_px=(64, 64))))
