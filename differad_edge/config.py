@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from differad_edge.errors import ConfigError
 
 __all__ = [
     "AlignmentConfig",
+    "CascadeConfig",
     "ConfigModel",
     "InspectorConfig",
     "ModelConfig",
@@ -90,13 +100,13 @@ class LearningConfig(ConfigModel):
 
 
 class ModelConfig(ConfigModel):
-    """The language model that the engines "vlm" and "remote" ask."""
+    """The language model that the engines "vlm", "remote" and "cascade" ask."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
-    """vlm: a checkpoint folder, an id of the model hub, or a folder that `export` wrote; remote: the model's name on
-    the server."""
+    """vlm, cascade: a checkpoint folder, an id of the model hub, or a folder that `export` wrote; with a server: the
+    model's name there."""
     server: Annotated[str, Field(pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")] | None = None
-    """remote: base address of an OpenAI-compatible server, as http://127.0.0.1:8000, with or without /v1 at its end."""
+    """remote, cascade: base address of an OpenAI-compatible server, as http://127.0.0.1:8000, with or without /v1."""
     prompt: Literal["student", "trained", "general"] | None = None
     """How the model is asked: as a student, which gives its verdict first; as one trained in the paper's format, which
     thinks first; or as one that must be told the format in full. None: what the checkpoint says it was trained with,
@@ -108,10 +118,26 @@ class ModelConfig(ConfigModel):
     """Student: whether images are stretched to that size or keep their aspect; None: the checkpoint's, else stretch."""
     describe: bool = True
     """Student: put NG parts into words, as far as the deadline leaves time."""
-    draft: bool = False
-    """Student: let the embedded engine draft the box; the answer stays the same and comes sooner."""
     references_mb: PositiveFloat = 2048.0
     """Student: memory of the device for references that were read before, over all products."""
+
+
+class CascadeConfig(ConfigModel):
+    """When the engine "cascade" asks the language model: where the embedded engine's score lies between two limits."""
+
+    ok_below: Share = 0.25
+    """The embedded engine's OK stands below this score; 0: never."""
+    ng_from: Share = 0.85
+    """Its NG stands from this score on; 1: hardly ever."""
+    draft: bool = True
+    """A student checks the box that the embedded engine found, in one pass, before it writes its own: the answer stays
+    the same and comes sooner."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> CascadeConfig:
+        if self.ok_below > self.ng_from:
+            raise ValueError(f"ok_below: got {self.ok_below:g}, allowed: at most ng_from, {self.ng_from:g}")
+        return self
 
 
 class InspectorConfig(ConfigModel):
@@ -128,6 +154,7 @@ class InspectorConfig(ConfigModel):
     thresholds: ThresholdConfig = ThresholdConfig()
     learning: LearningConfig = LearningConfig()
     model: ModelConfig = ModelConfig()
+    cascade: CascadeConfig = CascadeConfig()
 
 
 def load_config(path: str | Path, model: type[Model]) -> Model:

@@ -39,8 +39,8 @@ class EdgeInspector:
     """Compares parts with registered golden samples.
 
     ``store``: folder of the products, None for $DIFFERAD_STORE or the user's data folder. ``engine``: a name or an
-    engine; ``model``: for ``engine="vlm"``, a checkpoint folder or hub id. ``config``: every other setting; ``store``,
-    ``engine``, ``model``, ``deadline_ms`` and ``threads`` override it.
+    engine; ``model``: for ``engine="vlm"`` and "cascade", a checkpoint folder, hub id or export. ``config``: every
+    other setting; ``store``, ``engine``, ``model``, ``deadline_ms`` and ``threads`` override it.
     ``follow_store``: take up what other processes register from the next part on; False: a product stays as it was at
     its first use, for a server that tests before it serves.
 
@@ -77,6 +77,7 @@ class EdgeInspector:
             threads=self.config.threads,
             learning=self.config.learning,
             model=self.config.model,
+            cascade=self.config.cascade,
         )
         self._follow_store = follow_store
         self._products: dict[str, Ready] = {}

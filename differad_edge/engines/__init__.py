@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from differad_edge.config import LearningConfig, ModelConfig
+from differad_edge.config import CascadeConfig, LearningConfig, ModelConfig
 from differad_edge.engines.base import Engine
 from differad_edge.errors import ConfigError, EngineError, UnknownEngineError
 
 __all__ = ["ENTRY_POINT_GROUP", "create_engine", "engine_names"]
 
 ENTRY_POINT_GROUP = "differad_edge.engines"
-_BUILT_IN = ("lite", "vlm", "remote")
+_BUILT_IN = ("lite", "vlm", "remote", "cascade")
 
 
 def engine_names() -> tuple[str, ...]:
@@ -30,6 +30,7 @@ def create_engine(
     threads: int | None = None,
     learning: LearningConfig | None = None,
     model: ModelConfig | None = None,
+    cascade: CascadeConfig | None = None,
 ) -> Engine:
     """Build an engine; ``learning`` is for the embedded one, ``model`` for those that ask a language model.
 
@@ -50,6 +51,8 @@ def create_engine(
         from differad_edge.engines.remote import RemoteEngine
 
         return RemoteEngine(wanted)
+    if name == "cascade":
+        return _cascade(wanted, cascade or CascadeConfig(), threads, learning)
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
             engine = point.load()(threads=threads)
@@ -61,12 +64,24 @@ def create_engine(
     raise UnknownEngineError(f"engine: got {name!r}, allowed: {', '.join(engine_names())}")
 
 
+def _cascade(model: ModelConfig, limits: CascadeConfig, threads: int | None, learning: LearningConfig | None) -> Engine:
+    from differad_edge.engines.cascade import CascadeEngine
+    from differad_edge.engines.lite import LiteEngine
+    from differad_edge.engines.remote import RemoteEngine
+    from differad_edge.engines.vlm.load import vlm_engine
+
+    thorough = vlm_engine(model, threads=threads) if model.server is None else RemoteEngine(model)
+    quick = LiteEngine(threads=threads, learning=learning)
+    return CascadeEngine(quick, thorough, limits, describes=model.describe)
+
+
 def _check_model(name: str, model: ModelConfig) -> None:
     """Raise ConfigError where settings of a language model are missing, or given to an engine that asks none."""
-    takes = {"vlm": ("path",), "remote": ("path", "server")}.get(name, ())
+    needs = {"vlm": ("path",), "remote": ("path", "server"), "cascade": ("path",)}.get(name, ())
+    takes = ("path", "server") if name == "cascade" else needs
     for field in ("path", "server"):
         value = getattr(model, field)
-        if field in takes and value is None:
+        if field in needs and value is None:
             option = "--model" if field == "path" else "--server"
             raise ConfigError(f"model.{field}: missing, and the engine {name!r} needs it ({option})")
         if field not in takes and value is not None:

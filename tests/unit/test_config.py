@@ -35,7 +35,7 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("deadlin_ms: 5", "deadlin_ms: unknown setting, allowed here: alignment, deadline_ms, engine"),
+        ("deadlin_ms: 5", "deadlin_ms: unknown setting, allowed here: alignment, cascade, deadline_ms, engine"),
         ("alignment: {angle: 5}", "alignment.angle: unknown setting, allowed here: local_shift_px, max_angle_deg"),
         ("deadline_ms: -5", "deadline_ms: got -5, allowed: greater than 0"),
         ("deadline_ms: 0", "deadline_ms: got 0, allowed: greater than 0"),

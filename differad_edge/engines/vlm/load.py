@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from differad_edge.config import ConfigModel, ModelConfig, load_config
-from differad_edge.engines.base import Engine
 from differad_edge.engines.vlm.checkpoint import load_model, load_processor, model_type, weights_identity
 from differad_edge.engines.vlm.exported import MANIFEST, Exported
 from differad_edge.engines.vlm.layout import Fit, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
 from differad_edge.engines.vlm.runner import Runner
+from differad_edge.engines.vlm.student import StudentEngine
 from differad_edge.errors import ConfigError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
+
+    from differad_edge.engines.vlm.generate import GenerateEngine
 
 __all__ = ["STUDENT_FILE", "LoadedStudent", "StudentCard", "load_student", "read_card", "runner_for", "vlm_engine"]
 
@@ -37,7 +39,7 @@ class StudentCard(ConfigModel):
     fit: Fit = "stretch"
 
 
-def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> Engine:
+def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> StudentEngine | GenerateEngine:
     """The engine for ``model.path``, a checkpoint folder, an id of the model hub, or the folder of an export.
 
     Raises MissingExtraError, ModelIntegrityError for what is no checkpoint of the Qwen-VL family or a student of other
@@ -93,13 +95,12 @@ def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu") -> Load
     return LoadedStudent(weights, processor, question, tuple(images.image_mean), tuple(images.image_std))
 
 
-def _student(model: ModelConfig, threads: int | None) -> Engine:
+def _student(model: ModelConfig, threads: int | None) -> StudentEngine:
     try:
         import torch
     except ImportError as exc:
         raise MissingExtraError("vlm", "torch") from exc
 
-    from differad_edge.engines.vlm.student import StudentEngine
     from differad_edge.engines.vlm.torch_runner import TorchRunner
 
     if threads is not None:
@@ -118,9 +119,7 @@ def _student(model: ModelConfig, threads: int | None) -> Engine:
     )
 
 
-def _exported(model: ModelConfig, threads: int | None) -> Engine:
-    from differad_edge.engines.vlm.student import StudentEngine
-
+def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
     _no_other(model, ("size_px", "fit", "prompt"), "nothing for an export, which holds them")
     exported = Exported(str(model.path))
     exported.check_files()

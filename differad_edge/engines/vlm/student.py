@@ -25,36 +25,33 @@ from differad_edge.engines.vlm.questions import Question
 from differad_edge.engines.vlm.runner import Floats, Runner
 from differad_edge.engines.vlm.shelf import Shelf
 from differad_edge.errors import DeadlineExceeded, EngineError, IncompatibleReferenceError
+from differad_edge.geometry import clip_box
 from differad_edge.grounding import PROMPT_VERSION, GridBox
 from differad_edge.results import Reason
 
 if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
     from differad_edge.images import Image
+    from differad_edge.results import Box
 
-__all__ = ["Drafter", "StudentEngine", "StudentPrepared", "StudentReference"]
+__all__ = ["StudentEngine", "StudentPrepared", "StudentReference"]
 
 LEAST_VERDICT = 0.5
 """Probability of either verdict below which the model does not speak the student's language."""
 BOX_FROM = 0.1
 """Probability of NG from which a box is written, for thresholds that are lower than the default."""
 
-Drafter = Callable[["Image", "Image"], GridBox | None]
-"""Reference and target at the working size to a box that may be right, in 0-1000 steps."""
-
 
 @dataclass(frozen=True)
 class StudentReference:
     """One golden sample.
 
-    ``key``: of its picture; ``arrays``: what the runner keeps of it; ``look``: its vision features; ``canvas``: the
-    picture at the working size, for the drafter.
+    ``key``: of its picture; ``arrays``: what the runner keeps of it; ``look``: its vision features.
     """
 
     key: str
     arrays: dict[str, NDArray[Any]]
     look: NDArray[np.float16]
-    canvas: Image
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class StudentPrepared:
         arrays: dict[str, NDArray[Any]] = {} if self.ignore is None else {"ignore": self.ignore}
         for number, one in enumerate(self.references):
             arrays |= {f"{number}.kept.{name}": array for name, array in one.arrays.items()}
-            arrays |= {f"{number}.look": one.look, f"{number}.canvas": one.canvas}
+            arrays |= {f"{number}.look": one.look, f"{number}.key": np.frombuffer(bytes.fromhex(one.key), np.uint8)}
         return arrays
 
     @property
@@ -81,7 +78,7 @@ class StudentPrepared:
 class StudentEngine:
     """Asks a student through a runner. ``identity``: of weights and precision, a part of the fingerprint.
 
-    ``to_text``: token ids to text; ``draft``: see Drafter; ``describes``: whether NG parts are put into words.
+    ``to_text``: token ids to text; ``describes``: whether NG parts are put into words.
 
     The score of a part is the probability of NG between the two verdicts; of a box that reaches one half, as much above
     one half as the verdict and the digits of the box are certain: 0.5 + (P(NG) - 0.5) * P(box).
@@ -99,12 +96,11 @@ class StudentEngine:
         to_text: Callable[[Sequence[int]], str],
         max_new_tokens: int,
         describes: bool = True,
-        draft: Drafter | None = None,
         references_bytes: float = math.inf,
     ) -> None:
         self._runner, self._question = runner, question
         self._to_text, self._max_new_tokens = to_text, max_new_tokens
-        self._describes, self._draft = describes, draft
+        self._describes = describes
         self._shelf = Shelf(references_bytes)
         size = question.layout.size
         settings = {
@@ -129,11 +125,10 @@ class StudentEngine:
         while f"{len(found)}.look" in arrays:
             start, kept_at = f"{len(found)}.", f"{len(found)}.kept."
             kept = {name.removeprefix(kept_at): array for name, array in arrays.items() if name.startswith(kept_at)}
-            look, canvas = arrays[f"{start}look"], arrays.get(f"{start}canvas")
-            size = self._question.layout.size
-            if canvas is None or canvas.shape != (size.height_px, size.width_px, 3) or canvas.dtype != np.uint8:
+            key = arrays.get(f"{start}key")
+            if key is None or key.shape != (hashlib.sha256().digest_size,) or key.dtype != np.uint8:
                 raise EngineError("prepared reference: not written by this engine")
-            reference = StudentReference(_key(canvas), kept, look, canvas)
+            reference = StudentReference(key.tobytes().hex(), kept, arrays[f"{start}look"])
             self._runner.restore_prefix(reference.key, kept)
             found.append(reference)
         if not found:
@@ -155,17 +150,24 @@ class StudentEngine:
         *,
         valid: NDArray[np.bool_] | None = None,
         deadline: Deadline | None = None,
+        draft: Box | None = None,
     ) -> Evidence:
-        """Compare one part; see :class:`differad_edge.engines.base.Engine`."""
+        """Compare one part; see :class:`differad_edge.engines.base.Engine`, and `compare_as_it_lies` for ``draft``."""
         ignore = None if valid is None else ~valid
-        return self.compare_as_it_lies(prepared, covered(target, ignore), deadline=deadline)
+        return self.compare_as_it_lies(prepared, covered(target, ignore), deadline=deadline, draft=draft)
 
     def compare_as_it_lies(
-        self, prepared: StudentPrepared, target: Image, *, deadline: Deadline | None = None
+        self,
+        prepared: StudentPrepared,
+        target: Image,
+        *,
+        deadline: Deadline | None = None,
+        draft: Box | None = None,
     ) -> Evidence:
         """Ask about one part.
 
-        An ignore mask is painted over in both images; it counts for targets of the reference's size alone.
+        An ignore mask is painted over in both images; it counts for targets of the reference's size alone. ``draft``: a
+        box in pixels of the target that may be right; the answer is the same without it and comes later.
         """
         ignore = prepared.ignore
         if ignore is not None and ignore.shape != target.shape[:2]:
@@ -183,10 +185,11 @@ class StudentEngine:
             deadline.check()
         if self._question.order == "trained":
             return self._thought_first(placement, deadline)
-        return self._answer(hidden, placement, reference.canvas, canvas, deadline)
+        drafted = None if draft is None else clip_box(draft, target.shape[1], target.shape[0])
+        return self._answer(hidden, placement, None if drafted is None else placement.grid_box(drafted), deadline)
 
     def _answer(
-        self, hidden: Floats, placement: Placement, reference: Image, canvas: Image, deadline: Deadline | None
+        self, hidden: Floats, placement: Placement, draft: GridBox | None, deadline: Deadline | None
     ) -> Evidence:
         """The answer of a student, which gives its verdict first."""
         question = self._question
@@ -203,7 +206,7 @@ class StudentEngine:
             question.grammar,
             lead=verdicts[1:],
             at=question.layout.length,
-            draft=None if self._draft is None else self._draft(reference, canvas),
+            draft=draft,
             deadline=deadline,
         )
         if deadline is not None:
@@ -250,7 +253,7 @@ class StudentEngine:
         prefix = self._runner.make_prefix(_key(canvas), features)
         self._shelf.get(prefix.key, lambda: prefix)
         look = self._runner.pooled(features).astype(np.float16)
-        return StudentReference(prefix.key, self._runner.save_prefix(prefix), look, canvas)
+        return StudentReference(prefix.key, self._runner.save_prefix(prefix), look)
 
     def _restored(self, reference: StudentReference) -> Any:
         return self._runner.restore_prefix(reference.key, reference.arrays)

@@ -17,7 +17,7 @@ pytest.importorskip("transformers")
 from students import GRAMMAR, IMAGE, picture, question, student
 
 from differad_edge.cli import app
-from differad_edge.config import ModelConfig
+from differad_edge.config import InspectorConfig, ModelConfig
 from differad_edge.engines.vlm.decode import write_box
 from differad_edge.engines.vlm.exported import MANIFEST, STAGES, VERIFIED, Exported
 from differad_edge.engines.vlm.onnx_runner import OnnxRunner
@@ -206,7 +206,6 @@ def test_what_cannot_be_exported_is_named(exported: Path, tmp_path: Path) -> Non
         export_checkpoint(ModelConfig(path=str(other)), tmp_path / "out", precision="int3")
     with pytest.raises(ExportError, match="allowed: a folder that is not there yet"):
         export_checkpoint(ModelConfig(path=str(other), size_px=(64, 64)), exported, precision="float32")
+    config = InspectorConfig(engine="vlm", model=ModelConfig(path=str(exported), size_px=(64, 64)))
     with pytest.raises(ConfigError, match=r"model\.size_px: got \(64, 64\), allowed: nothing for an export"):
-        from differad_edge.config import InspectorConfig
-
-        EdgeInspector(config=InspectorConfig(engine="vlm", model=ModelConfig(path=str(exported), size_px=(64, 64))))
+        EdgeInspector(config=config)

@@ -25,7 +25,7 @@ from differad_edge.engines.vlm.shelf import Shelf
 from differad_edge.engines.vlm.student import StudentEngine
 from differad_edge.errors import ConfigError, DeadlineExceeded, EngineError, ModelIntegrityError
 from differad_edge.inspector import EdgeInspector
-from differad_edge.results import Verdict
+from differad_edge.results import Box, Verdict
 
 OK, NG = GRAMMAR.verdicts  # type: ignore[misc]
 THINK = 900  # in these tests: the token that reads </think>
@@ -159,10 +159,10 @@ def test_words_that_do_not_end_are_left_out() -> None:
 
 
 def test_a_draft_changes_nothing() -> None:
-    plain = compared(engine_of(box_script((100, 200, 500, 1000), (30, THINK)))[0])
-    for draft in (None, (100, 200, 500, 1000), (0, 0, 1, 1)):
-        engine, _ = engine_of(box_script((100, 200, 500, 1000), (30, THINK)), draft=lambda a, b, d=draft: d)
-        assert compared(engine) == plain
+    script = box_script((100, 200, 500, 1000), (30, THINK))
+    plain = compared(engine_of(script)[0])
+    for draft in (plain.candidates[0].box, Box(0, 0, 1, 1), Box(-20, -20, 500, 500), Box(500, 500, 600, 600)):
+        assert compared(engine_of(script)[0], draft=draft) == plain
 
 
 def test_a_teacher_thinks_first() -> None:
