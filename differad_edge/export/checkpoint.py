@@ -22,6 +22,7 @@ from differad_edge.export.parity import (
     record,
     write_golden,
 )
+from differad_edge.export.ranges import watched, write_ranges
 
 __all__ = ["export_checkpoint", "verify_export"]
 
@@ -52,9 +53,11 @@ def export_checkpoint(
         loaded.processor.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
         if told is not None:
             told("PyTorch's answers")
-        runner = TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std)
+        runner = TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std, graphs=False)
         pictures = generated_pictures(loaded.question, pairs)
-        write_golden(answers_of(runner, loaded.question, pictures), folder)
+        with watched(runner) as ranges:
+            write_golden(answers_of(runner, loaded.question, pictures), folder)
+        write_ranges(ranges, folder)
 
     write_export(
         loaded.weights,

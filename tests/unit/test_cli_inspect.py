@@ -143,7 +143,7 @@ class TestBadInput:
 def test_an_unknown_engine_is_named(pictures: Pictures) -> None:
     shown = run("inspect", pictures.golden, pictures.bad, "--engine", "heavy")
     assert shown.code == 2
-    assert shown.error == "error [unknown-engine]: engine: got 'heavy', allowed: lite, vlm, remote"
+    assert shown.error == "error [unknown-engine]: engine: got 'heavy', allowed: lite, vlm, remote, cascade"
 
 
 @pytest.mark.slow

@@ -58,6 +58,11 @@ class TorchRunner:
         self._graphs = self.device.type == "cuda" if graphs is None else graphs
         self._captured: dict[str, Callable[..., Any]] = {}
 
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """What it runs, by the beginning of their weights' names in an export."""
+        return {"": self._vision, "decoder.": self._decoder}
+
     def encode(self, canvas: Image) -> Features:
         """See Runner."""
         image = torch.from_numpy(canvas).to(self.device)
