@@ -13,7 +13,13 @@ __all__ = ["compile"]
 def compile(
     folder: Annotated[Path, typer.Argument(help="What `export` wrote.")],
     target: Annotated[str, typer.Option(metavar="GPU", help="rtx4090, l4, ... or smNN; no GPU is needed here.")],
-    precision: Annotated[str, typer.Option(metavar="bf16|fp16", help="Of the arithmetic, as the export is.")] = "bf16",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="bf16|fp16|fp8|int8|int4",
+            help="Of the arithmetic: as the export is, or fewer bits for its weights.",
+        ),
+    ] = "bf16",
 ) -> None:
     """Build TensorRT engines of an export, ahead of time, for a GPU that need not be in this machine."""
     from differad_edge.cli._console import output, table

@@ -25,6 +25,12 @@ def export(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Of a description, at most.")] = 256,
     pairs: Annotated[int, typer.Option(min=1, help="Generated pairs whose answers are kept for `verify`.")] = 8,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAIRS", help="A pair set, for fp8, int8 and int4 at `compile`.", show_default="generated pairs"
+        ),
+    ] = None,
 ) -> None:
     """Write a Qwen3-VL student as ONNX graphs that need no PyTorch, and check them on this machine."""
     from differad_edge.cli._console import output
@@ -36,7 +42,12 @@ def export(
     model = parse_config(given, ModelConfig, where="export")
     console = output()
     exported = export_checkpoint(
-        model, out, precision=precision, pairs=pairs, told=lambda step: typer.echo(f"{step} ...", err=True)
+        model,
+        out,
+        precision=precision,
+        pairs=pairs,
+        calibration=calibration,
+        told=lambda step: typer.echo(f"{step} ...", err=True),
     )
     held = sum(entry.bytes for entry in exported.manifest.files.values())
     console.print(f"{out}: {len(exported.manifest.files)} files, {held / 1e6:.1f} MB, {precision}", soft_wrap=True)

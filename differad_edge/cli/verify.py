@@ -14,6 +14,18 @@ __all__ = ["verify"]
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="What `export` wrote.")],
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="bf16|...", help="Which compiled engines.", show_default="those compiled last"),
+    ] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="fp8|int8|int4", help="Measure what fewer bits would do, on this CPU; verifies nothing."),
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="A pair set to ask about; with --checkpoint.", show_default="generated pictures")
+    ] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="What the export was made from; with --pairs.")] = None,
     json_file: JsonOption = None,
     threads: ThreadsOption = None,
 ) -> None:
@@ -26,15 +38,25 @@ def verify(
     from differad_edge.export.checkpoint import verify_export
 
     check_output(json_file, "--json")
-    name, agreement, agreed = verify_export(Exported(folder), threads=threads)
+    done = verify_export(
+        Exported(folder),
+        precision=precision,
+        simulate=simulate,
+        pairs=pairs,
+        checkpoint=checkpoint,
+        threads=threads,
+        told=lambda step: typer.echo(f"{step} ...", err=True),
+    )
+    figures = asdict(done.agreement)
     if json_file is not None:
-        write_json({"runtime": name, "agreed": agreed, **asdict(agreement)}, json_file)
+        write_json({"runtime": done.runtime, "agreed": done.agreed, **figures}, json_file)
     if json_file != STDOUT:
         console = output()
         rows = table("figure", "value", numbers=("value",))
-        for figure, value in asdict(agreement).items():
+        for figure, value in figures.items():
             rows.add_row(figure, f"{value:.3g}")
         console.print(rows)
-        console.print(f"{name} {'agrees' if agreed else 'DOES NOT AGREE'} with PyTorch on {agreement.pairs} pairs")
-    if not agreed:
+        said = "agrees" if done.agreed else "DOES NOT AGREE"
+        console.print(f"{done.runtime} {said} with PyTorch on {done.agreement.pairs} pairs")
+    if not done.agreed:
         raise typer.Exit(1)

@@ -61,7 +61,6 @@ def quantise_export(exported: Exported, bits: str, folder: Path) -> Exported:
     if bits not in QUANTISED:
         raise ConfigError(f"precision: got {bits!r}, allowed: {', '.join(QUANTISED)}")
     try:
-        import ml_dtypes  # noqa: F401
         import onnx
     except ImportError as exc:
         raise MissingExtraError("export", exc.name or "onnx") from exc
@@ -204,9 +203,9 @@ class _Rewriting:
 
     @property
     def _kind(self) -> Any:
-        import ml_dtypes
-
-        return ml_dtypes.float8_e4m3fn if self._bits == "fp8" else np.int8
+        if self._bits != "fp8":
+            return np.int8
+        return self._onnx.helper.tensor_dtype_to_np_dtype(self._onnx.TensorProto.FLOAT8E4M3FN)
 
     def _weight(self, name: str) -> Floats:
         tensor = self._tensors[f"{name}.weight"]

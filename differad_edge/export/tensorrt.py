@@ -13,9 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, StageName, sha256_of
+from differad_edge.engines.vlm.exported import (
+    COMPILED,
+    ENGINES,
+    STAGES,
+    Exported,
+    FileEntry,
+    Precision,
+    StageName,
+    sha256_of,
+)
 from differad_edge.engines.vlm.tensorrt_runner import Compiled
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
+from differad_edge.export.quantise import QUANTISED, quantise_export
 
 __all__ = ["GPUS", "compile_export", "target_of"]
 
@@ -34,8 +44,13 @@ GPUS = {
     "dgxspark": "sm121",
 }
 """Names that stand for a compute capability."""
-PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
-"""Of the arithmetic, and the precision of the export that it needs."""
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "bf16": ("bfloat16",),
+    "fp16": ("float16",),
+    **dict.fromkeys(QUANTISED, ("bfloat16", "float16")),
+}
+"""Of the arithmetic, and the precisions of an export that it can be made from."""
+_GRAPHS = "graphs"
 
 
 def target_of(name: str) -> str:
@@ -51,14 +66,15 @@ def compile_export(
 ) -> Path:
     """Build the engines of all stages for ``target`` ("sm89") and return their folder, which replaces an older one.
 
-    ``precision``: one of PRECISIONS, as the export is. ``told``: is told each stage that begins.
+    ``precision``: one of PRECISIONS; for fewer bits than the export has, see `quantise_export`. ``told``: is told each
+    stage that begins.
     Raises ConfigError, ExportError where TensorRT refuses a stage or the target, MissingExtraError.
     """
     wanted = PRECISIONS.get(precision)
     if wanted is None:
         raise ConfigError(f"--precision: got {precision!r}, allowed: {', '.join(PRECISIONS)}")
-    if exported.manifest.precision != wanted:
-        remedy = f"export the checkpoint with --precision {wanted}"
+    if exported.manifest.precision not in wanted:
+        remedy = f"export the checkpoint with --precision {' or '.join(wanted)}"
         raise ConfigError(f"--precision: got {precision!r} for an export in {exported.manifest.precision}; {remedy}")
     try:
         import tensorrt_rtx as trt
@@ -73,6 +89,11 @@ def compile_export(
     building = folder.with_name(folder.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
+    source = exported
+    if precision in QUANTISED:
+        if told is not None:
+            told(precision)
+        source = quantise_export(exported, precision, building / _GRAPHS)
     engines: dict[StageName, FileEntry] = {}
     figures = {}
     for stage in STAGES:
@@ -80,13 +101,14 @@ def compile_export(
             told(stage)
         began = time.perf_counter()
         file = building / f"{stage}.engine"
-        file.write_bytes(_built(trt, exported.stage(stage), capability, stage))
+        file.write_bytes(_built(trt, source.stage(stage), capability, stage))
         engines[stage] = FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
         figures[stage] = {
             "seconds": round(time.perf_counter() - began, 2),
             "bytes": float(engines[stage].bytes),
             "peak_rss_bytes": float(_peak_rss_bytes()),
         }
+    shutil.rmtree(building / _GRAPHS, ignore_errors=True)
     compiled = Compiled(
         manifest_sha256=exported.sha256,
         target=target,

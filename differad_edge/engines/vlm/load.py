@@ -51,8 +51,13 @@ def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> StudentEngi
     if model_type(model.path) != _STUDENTS or model.prompt == "general":
         from differad_edge.engines.vlm.generate import GenerateEngine
 
-        _no_other(model, ("size_px", "fit"), "nothing where transformers' generate answers: it sees images as they are")
+        _no_other(
+            model,
+            ("size_px", "fit", "precision"),
+            "nothing where transformers' generate answers: it sees images as they are",
+        )
         return GenerateEngine(model, threads=threads)
+    _no_other(model, ("precision",), "nothing for a checkpoint; export and compile it")
     return _student(model, threads)
 
 
@@ -123,7 +128,7 @@ def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
     _no_other(model, ("size_px", "fit", "prompt"), "nothing for an export, which holds them")
     exported = Exported(str(model.path))
     exported.check_files()
-    runner = runner_for(exported, threads=threads)
+    runner = runner_for(exported, precision=model.precision, threads=threads)
     exported.check_verified(runner.name)
     return StudentEngine(
         runner,
@@ -136,17 +141,22 @@ def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
     )
 
 
-def runner_for(exported: Exported, *, threads: int | None = None) -> Runner:
+def runner_for(exported: Exported, *, precision: str | None = None, threads: int | None = None) -> Runner:
     """What runs an export on this machine: TensorRT where it was compiled for its GPU, else ONNX Runtime.
 
-    Raises MissingExtraError, ModelIntegrityError, and EngineError where the runtime fails.
+    ``precision``: of the compiled engines; None for those compiled last. Raises MissingExtraError, ModelIntegrityError,
+    ConfigError for a precision that was not compiled for this GPU, and EngineError where the runtime fails.
     """
     from differad_edge.engines.vlm.onnx_runner import OnnxRunner
     from differad_edge.engines.vlm.tensorrt_runner import TensorRtRunner, engines_for, gpu_capability
 
     capability = gpu_capability() if exported.is_compiled else None
-    if capability is not None and engines_for(exported, capability) is not None:
-        return TensorRtRunner(exported)
+    folder = None if capability is None else engines_for(exported, capability, precision)
+    if folder is not None:
+        return TensorRtRunner(exported, folder)
+    if precision is not None:
+        gpu = "this machine, which has no GPU" if capability is None else "sm{}{}".format(*capability)
+        raise ConfigError(f"precision: got {precision!r}, allowed: one that was compiled for {gpu}")
     return OnnxRunner(exported, threads=threads)
 
 

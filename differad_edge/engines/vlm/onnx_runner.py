@@ -34,6 +34,7 @@ class OnnxRunner:
         self._ort = onnxruntime
         manifest = exported.manifest
         self.layout = exported.question.layout
+        self.precision: str = manifest.precision
         self._shape, self._jump = manifest.shape, manifest.jump
         have = onnxruntime.get_available_providers()
         self.providers = [name for name in _PROVIDERS if name in have]

@@ -36,6 +36,8 @@ class Runner(Protocol):
 
     name: str
     """Of the runtime, as "onnxruntime-cpu": a verification holds for one."""
+    precision: str
+    """Of its arithmetic."""
     layout: Layout
 
     def encode(self, canvas: Image) -> Any:

@@ -44,9 +44,13 @@ class Compiled(ConfigModel):
     """Of each stage: seconds to build, bytes, peak memory of the build."""
 
 
-def engines_for(exported: Exported, capability: tuple[int, int]) -> Path | None:
-    """The folder of engines for a GPU of this compute capability, by name the last; None where there is none."""
-    found = sorted((exported.folder / ENGINES).glob(f"sm{capability[0]}{capability[1]}-*/{COMPILED}"))
+def engines_for(exported: Exported, capability: tuple[int, int], precision: str | None = None) -> Path | None:
+    """The folder of engines for a GPU of this compute capability, None where there is none.
+
+    ``precision``: as `differad-edge compile` was told; None for what was compiled last.
+    """
+    names = f"sm{capability[0]}{capability[1]}-{precision or '*'}/{COMPILED}"
+    found = sorted((exported.folder / ENGINES).glob(names), key=lambda file: file.stat().st_mtime_ns)
     return found[-1].parent if found else None
 
 
@@ -79,6 +83,7 @@ class TensorRtRunner:
         if self._compiled.target != here:
             raise ModelIntegrityError(f"{folder}: target: got {self._compiled.target}, allowed on this GPU: {here}")
         self._trt = _tensorrt(self._compiled)
+        self.precision = {"bf16": "bfloat16", "fp16": "float16"}.get(self._compiled.precision, self._compiled.precision)
         self.name = f"tensorrt-{here}-{self._compiled.precision}"
         manifest = exported.manifest
         self.layout, self._shape, self._jump = exported.question.layout, manifest.shape, manifest.jump

@@ -46,6 +46,7 @@ class TorchRunner:
         self.layout = layout
         self.device, self.dtype = model.device, model.dtype
         self.name = f"torch-{self.device.type}"
+        self.precision = str(self.dtype).removeprefix("torch.")
         config = model.config.text_config
         with _memory_errors():
             self._vision = Vision(model.model.visual, layout.size, mean, std).eval()
