@@ -85,11 +85,15 @@ PUBLIC = {
     "benchmarking",
     "machine",
 }
+VLM = {"engines.base", "engines.vlm", "export"}
 OUTSIDE = {
     "training": (TRAINING_MAY, {"training"}),
     "distill": (TRAINING_MAY, {"training", "distill"}),
     "ros": (PUBLIC, {"ros", "differad_edge_ros"}),
-    "benchmarks": (PUBLIC | {"runtime", "evaluation_products", "geometry", "engines.appearance"}, {"benchmarks"}),
+    "benchmarks": (
+        PUBLIC | {"runtime", "evaluation_products", "geometry", "engines.appearance", "engines.vlm", "export"},
+        {"benchmarks"},
+    ),
 }
 # distill too: what it ships is judged the way it is used.
 SEES_THE_PUBLIC_API = {"ros", "benchmarks", "distill"}

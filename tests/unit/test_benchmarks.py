@@ -29,10 +29,41 @@ def pixel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "latency.json"
-    monkeypatch.setattr("sys.argv", ["latency.py", "--size", "160", "--pairs", "3", "--out", str(out)])
+    monkeypatch.setattr("sys.argv", ["latency.py", "--size", "160", "--pairs", "3", "--json", str(out)])
     script("latency").main()
     assert json.loads(out.read_text())["n"] == 3
-    assert "at 160x160 px" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("160x160 px: p50 ")
+
+
+def test_latency_of_a_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    out = tmp_path / "latency.json"
+    options = ["--engine", "vlm", "--shape", "tiny", "--random-weights", "--pairs", "1", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", ["latency.py", *options, "--device", "cpu", "--dtype", "float32"])
+    script("latency").main()
+    report = json.loads(out.read_text())
+    assert list(report["rows"]) == ["ok", "ng", "ng_drafted", "ng_described", "naive"]
+    assert all(row["p50_ms"] > 0 and row["roofline_share"] is None for row in report["rows"].values())
+    assert report["predicted"]["measured"] is False
+    assert "naive: p50 " in capsys.readouterr().out
+    huge = ["--engine", "vlm", "--shape", "huge", "--random-weights"]
+    for wrong in (["--shape", "tiny"], huge, ["--engine", "lite", "--shape", "tiny", "--random-weights"]):
+        monkeypatch.setattr("sys.argv", ["latency.py", *wrong, "--json", str(out)])
+        with pytest.raises(SystemExit) as caught:
+            script("latency").main()
+        assert caught.value.code == 2
+
+
+def test_the_work_of_the_real_shape_is_that_of_the_published_count() -> None:
+    roofline, shapes = (importlib.import_module(f"benchmarks.{name}") for name in ("roofline", "vlm_shape"))
+    shape = shapes.load_shape("qwen3-vl-2b")
+    work = roofline.Work(shape.config, 2500, 694, 640)
+    assert work.vision_flops / 1e12 == pytest.approx(2.258, abs=0.02)  # one frame folded: a little less
+    assert work.prefill_flops(640, 694) / 1e12 == pytest.approx(1.953, abs=0.001)
+    assert work.step_bytes / 1e9 == pytest.approx(3.59, abs=0.01)
+    assert work.layer_weights == pytest.approx(1.41e9, rel=0.01)
 
 
 def test_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

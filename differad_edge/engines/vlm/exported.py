@@ -35,6 +35,7 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "Precision",
+    "QuestionEntry",
     "StageName",
     "StudentShape",
     "sha256_of",
@@ -99,6 +100,17 @@ class QuestionEntry(ConfigModel):
     think_open: Tokens
     image_token: int
 
+    def to_question(self) -> Question:
+        """The question that these constants say."""
+        return Question(
+            layout=Layout(WorkingSize(**dict(self.size)), self.before, self.between, self.after, self.capacity),
+            grammar=AnswerTokens(self.opening, self.verdicts, self.box_open, self.stops, self.close, self.digits),
+            order=self.order,
+            stop=frozenset(self.stop),
+            image_token=self.image_token,
+            think_open=self.think_open,
+        )
+
 
 class Manifest(ConfigModel):
     """Everything about an exported student but its weights."""
@@ -148,15 +160,7 @@ class Exported:
     @property
     def question(self) -> Question:
         """The constants of the question."""
-        entry = self.manifest.question
-        return Question(
-            layout=Layout(WorkingSize(**dict(entry.size)), entry.before, entry.between, entry.after, entry.capacity),
-            grammar=AnswerTokens(entry.opening, entry.verdicts, entry.box_open, entry.stops, entry.close, entry.digits),
-            order=entry.order,
-            stop=frozenset(entry.stop),
-            image_token=entry.image_token,
-            think_open=entry.think_open,
-        )
+        return self.manifest.question.to_question()
 
     @property
     def is_compiled(self) -> bool:
