@@ -91,7 +91,7 @@ OUTSIDE = {
     "distill": (TRAINING_MAY, {"training", "distill"}),
     "ros": (PUBLIC, {"ros", "differad_edge_ros"}),
     "benchmarks": (
-        PUBLIC | {"runtime", "evaluation_products", "geometry", "engines.appearance", "engines.vlm", "export"},
+        PUBLIC | {"runtime", "evaluation_products", "geometry", "engines.appearance"} | VLM,
         {"benchmarks"},
     ),
 }
