@@ -28,11 +28,13 @@ def test_it_learns_and_a_stopped_run_goes_on_to_the_same_end(random_model: Path,
     from safetensors.numpy import load_file
 
     from training.cold_start import cold_start_trainer, train
+    from training.resume import begin
 
     changes = (*SMALL, f"model.path={random_model}", "run.save_steps=5", "optimiser.steps=12", "run.keep_checkpoints=9")
     changes += ("optimiser.schedule=constant", "optimiser.warmup_steps=0")
     whole, torn = (load_recipe("tiny-cold-start", (*changes, f"run.out={tmp_path / name}")) for name in "ab")
     train(whole)
+    begin(torn)
     trainer = cold_start_trainer(torn)
     trainer.args.max_steps = 7  # stopped two steps after a checkpoint
     trainer.train()
