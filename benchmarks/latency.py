@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, too
 
 from differad_edge.benchmarking import run_benchmark
-from differad_edge.errors import DifferadError
+from differad_edge.errors import ConfigError, DifferadError
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -39,6 +39,7 @@ def main() -> None:
         "--device", choices=("cuda", "cpu"), default=None, help="vlm: where; the GPU where there is one"
     )
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="vlm: precision")
+    parser.add_argument("--rows", nargs="+", default=None, help="vlm: some of the rows alone")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="report; a file in results/ by default")
     wanted = parser.parse_args()
     if (wanted.shape is not None) != wanted.random_weights or (wanted.shape is not None and wanted.engine != "vlm"):
@@ -70,14 +71,18 @@ def main() -> None:
 def _vlm(wanted: Any) -> dict[str, Any]:
     import torch
 
-    from benchmarks.vlm_latency import run_vlm_benchmark
+    from benchmarks.vlm_latency import ROWS, run_vlm_benchmark
     from benchmarks.vlm_shape import load_shape
 
     if wanted.threads is not None:
         torch.set_num_threads(wanted.threads)
     gpu = torch.cuda.is_available() and wanted.device != "cpu"
     n = (100 if gpu else 1) if wanted.pairs is None else wanted.pairs
-    return run_vlm_benchmark(load_shape(wanted.shape), n=n, device=wanted.device, dtype=wanted.dtype)
+    rows = wanted.rows or ROWS
+    if set(rows) - set(ROWS):
+        raise ConfigError(f"--rows: got {' '.join(rows)}, allowed: {' '.join(ROWS)}")
+    shape = load_shape(wanted.shape)
+    return run_vlm_benchmark(shape, n=n, device=wanted.device, dtype=wanted.dtype, rows=rows)
 
 
 if __name__ == "__main__":

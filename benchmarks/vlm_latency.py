@@ -3,6 +3,7 @@
 The model has a known shape and random weights, and the answer is fixed: the same work, whatever it would say. Rows:
 
 ================  =====================================================================================
+reference         reading the golden sample, once, at registration
 ok                the engine, from the frame to OK: one vision encode, one pass over the tail
 ng                the engine, to NG with a box, digit by digit
 ng_drafted        the same box drafted by another engine and checked in one pass
@@ -17,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,9 @@ from differad_edge.engines.vlm.student import StudentEngine
 from differad_edge.machine import describe_machine
 from differad_edge.results import Box
 
-__all__ = ["run_vlm_benchmark"]
+__all__ = ["ROWS", "run_vlm_benchmark"]
+
+ROWS = ("ok", "ng", "ng_drafted", "ng_described", "naive")
 
 BOX = (125, 250, 480, 672)  # 12 digits, in 0-1000 steps
 DESCRIPTION_TOKENS = 40
@@ -79,9 +83,15 @@ class _FixedAnswer:
 
 
 def run_vlm_benchmark(
-    shape: Shape, *, n: int, device: str | None = None, dtype: str = "bfloat16", told: Callable[[str], None] = print
+    shape: Shape,
+    *,
+    n: int,
+    device: str | None = None,
+    dtype: str = "bfloat16",
+    rows: Sequence[str] = ROWS,
+    told: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Time every row ``n`` times after a warm-up (none for n = 1) and return the report in plain JSON types.
+    """Time each of ``rows`` ``n`` times after a warm-up (none for n = 1) and return the report in plain JSON types.
 
     ``device``: "cuda" or "cpu", None for what there is. Memory is the most that the process, or the GPU, has held up to
     the row's end.
@@ -96,13 +106,14 @@ def run_vlm_benchmark(
     model = random_model(shape, dtype=dtype, device=device)
     build_s = time.perf_counter() - began
     with torch.inference_mode():
-        rows = _rows(shape, model, n, device, told)
+        found = _rows(shape, model, n, device, rows, told)
     layout = shape.question.layout
     work = Work(
         shape.config, layout.size.patch_rows * layout.size.patch_columns, layout.prefix_length, layout.tail_length
     )
     gpu_name = torch.cuda.get_device_name() if device == "cuda" else None
-    _add_roofline(rows, work, gpu_name)
+    _add_roofline(found, work, gpu_name)
+    naive_ms = found["naive"]["p50_ms"] if "naive" in found else None
     return {
         "benchmark": "latency-vlm",
         "shape": shape.name,
@@ -113,9 +124,13 @@ def run_vlm_benchmark(
         "size_px": [layout.size.width_px, layout.size.height_px],
         "tokens": {"prefix": layout.prefix_length, "tail": layout.tail_length},
         "build_s": round(build_s, 1),
-        "rows": rows,
-        "naive_over": {name: rows["naive"]["p50_ms"] / row["p50_ms"] for name, row in rows.items() if name != "naive"},
-        "predicted": _predictions(work, rows),
+        "rows": found,
+        "naive_over": {
+            name: None if naive_ms is None else naive_ms / row["p50_ms"]
+            for name, row in found.items()
+            if "tokens" in row
+        },
+        "predicted": _predictions(work, {row: len(tokens) for row, tokens in _answers(shape.question).items()}),
         "load_1min": load,
         "machine": describe_machine(),
         "versions": {
@@ -126,7 +141,19 @@ def run_vlm_benchmark(
     }
 
 
-def _rows(shape: Shape, model: Any, n: int, device: str, told: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def _answers(question: Question) -> dict[str, tuple[int, ...]]:
+    """The fixed answer of each row, from the verdict on."""
+    grammar = question.grammar
+    assert grammar.verdicts
+    ok, ng = grammar.verdicts
+    box = (ng, *BoxWriter(grammar).guess(BOX).tokens)
+    described = (*box, *(grammar.digits[0],) * DESCRIPTION_TOKENS, grammar.close[0])
+    return {"ok": (ok,), "ng": box, "ng_drafted": box, "ng_described": described, "naive": described}
+
+
+def _rows(
+    shape: Shape, model: Any, n: int, device: str, wanted: Sequence[str], told: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
     from differad_edge.engines.vlm.torch_runner import TorchRunner
 
     question = shape.question
@@ -134,20 +161,13 @@ def _rows(shape: Shape, model: Any, n: int, device: str, told: Callable[[str], N
     rng = np.random.default_rng(0)
     reference, target = (rng.integers(0, 256, (size.height_px, size.width_px, 3), dtype=np.uint8) for _ in range(2))
     runner = TorchRunner(model, question.layout)
-    writer = BoxWriter(question.grammar)
-    writer = writer.guess(BOX)
-    assert question.grammar.verdicts
-    ok, ng = question.grammar.verdicts
-    filler = question.grammar.digits[0]
+    answers = _answers(question)
     end = question.grammar.close[0]
-    words = (filler,) * DESCRIPTION_TOKENS
-    answers = {"ok": (ok,), "ng": (ng, *writer.tokens), "ng_described": (ng, *writer.tokens, *words, end)}
-    answers["ng_drafted"] = answers["ng"]
     found: dict[str, dict[str, Any]] = {}
     width, height = size.width_px, size.height_px
     drafted = Box(*(step * side / 1000 for step, side in zip(BOX, (width, height) * 2, strict=True)))
-    for name in ("ok", "ng", "ng_drafted", "ng_described"):
-        told(f"{name} ...")
+    prepared = None
+    for name in (one for one in wanted if one != "naive"):
         fixed: Any = _FixedAnswer(runner, _Script(answers[name], end))
         engine = StudentEngine(
             fixed,
@@ -157,21 +177,20 @@ def _rows(shape: Shape, model: Any, n: int, device: str, told: Callable[[str], N
             max_new_tokens=DESCRIPTION_TOKENS + 2,
             describes=name == "ng_described",
         )
-        prepare_ms, prepared = _timed(lambda engine=engine: engine.prepare([ReferenceView(reference, None, "0" * 64)]))
+        if prepared is None:
+            told("reference ...")
+            took_ms, prepared = _timed(lambda engine=engine: engine.prepare([ReferenceView(reference, None, "0" * 64)]))
+            found["reference"] = {"n": 1, **dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), took_ms), **_memory(device)}
+        told(f"{name} ...")
         options = {"draft": drafted} if name == "ng_drafted" else {}
-        evidence = engine.compare_as_it_lies(prepared, target, **options) if n > 1 else None
-        times, last = _times(
-            lambda engine=engine, prepared=prepared, options=options: engine.compare_as_it_lies(
-                prepared, target, **options
-            ),
-            n,
-        )
-        evidence = last if evidence is None else evidence
+        times, evidence = _times(partial(engine.compare_as_it_lies, prepared, target, **options), n)
         assert bool(evidence.candidates) == (name != "ok"), evidence
         assert name != "ng_described" or evidence.candidates[0].description
-        found[name] = {**_summary(times), "prepare_ms": prepare_ms, "tokens": len(answers[name]), **_memory(device)}
+        found[name] = {**_summary(times), "tokens": len(answers[name]), **_memory(device)}
+    if "naive" not in wanted:
+        return found
     told("naive ...")
-    new = len(answers["ng_described"])
+    new = len(answers["naive"])
     inputs = _naive_inputs(question, shape, model, (reference, target))
     times, _ = _times(lambda: _generate(model, inputs, new), n)
     found["naive"] = {**_summary(times), "tokens": new, **_memory(device)}
@@ -246,15 +265,15 @@ def _steps(name: str, tokens: int) -> int:
 def _add_roofline(rows: dict[str, dict[str, Any]], work: Work, gpu_name: str | None) -> None:
     gpu = None if gpu_name is None else find_gpu(gpu_name)
     for name, row in rows.items():
-        if gpu is None:
+        if gpu is None or name == "reference":
             row["floor_ms"] = row["roofline_share"] = None
             continue
         row["floor_ms"] = 1e3 * work.seconds(gpu, steps=_steps(name, row["tokens"]), naive=name == "naive", floor=True)
         row["roofline_share"] = row["floor_ms"] / row["p50_ms"]
 
 
-def _predictions(work: Work, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What these rows would take on GPUs, by arithmetic alone; see roofline."""
+def _predictions(work: Work, tokens: dict[str, int]) -> dict[str, Any]:
+    """What all rows would take on GPUs, by arithmetic alone; ``tokens``: of each row's answer. See roofline."""
     arithmetic = {
         "vision_tflop": work.vision_flops / 1e12,
         "tail_tflop": work.prefill_flops(work.tail, work.prefix) / 1e12,
@@ -263,8 +282,8 @@ def _predictions(work: Work, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     predicted: dict[str, Any] = {"measured": False, "arithmetic": arithmetic}
     for name, gpu in GPUS.items():
         predicted[name] = {}
-        for row, figures in rows.items():
-            steps, naive = _steps(row, figures["tokens"]), row == "naive"
+        for row, count in tokens.items():
+            steps, naive = _steps(row, count), row == "naive"
             predicted[name][row] = {
                 "floor_ms": 1e3 * work.seconds(gpu, steps=steps, naive=naive, floor=True),
                 "predicted_ms": 1e3 * work.seconds(gpu, steps=steps, naive=naive),

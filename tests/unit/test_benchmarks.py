@@ -44,7 +44,7 @@ def test_latency_of_a_shape(
     monkeypatch.setattr("sys.argv", ["latency.py", *options, "--device", "cpu", "--dtype", "float32"])
     script("latency").main()
     report = json.loads(out.read_text())
-    assert list(report["rows"]) == ["ok", "ng", "ng_drafted", "ng_described", "naive"]
+    assert list(report["rows"]) == ["reference", "ok", "ng", "ng_drafted", "ng_described", "naive"]
     assert all(row["p50_ms"] > 0 and row["roofline_share"] is None for row in report["rows"].values())
     assert report["predicted"]["measured"] is False
     assert "naive: p50 " in capsys.readouterr().out

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -26,11 +27,13 @@ from differad_edge.engines.vlm.torch_runner import TorchRunner
 from differad_edge.errors import ConfigError, EngineError, ExportError, ModelIntegrityError
 from differad_edge.export.checkpoint import export_checkpoint
 from differad_edge.export.onnx import write_export
+from differad_edge.export.ranges import read_ranges
 from differad_edge.inspector import EdgeInspector
 from differad_edge.results import Verdict
 
 pytestmark = pytest.mark.slow
 
+LAYER = "decoder.layers.0.mlp.gate_proj"
 ASKED = Question(question(128), GRAMMAR, "student", frozenset({901}), IMAGE, ())
 
 
@@ -138,6 +141,46 @@ def test_what_was_not_verified_is_not_loaded(exported: Path) -> None:
     with EdgeInspector(engine="vlm", model=str(exported)) as inspector:
         result = inspector.compare(image, image)
     assert (result.verdict, result.reason) == (Verdict.UNDECIDED, "unparsable-answer")  # random weights
+
+
+def test_fewer_bits_are_measured_and_verify_nothing(exported: Path) -> None:
+    before = (exported / VERIFIED).read_bytes() if (exported / VERIFIED).is_file() else None
+    errors = {}
+    for bits in ("fp8", "int8", "int4"):
+        done = CliRunner().invoke(app, ["verify", str(exported), "--simulate", bits, "--json", "-"])
+        figures = json.loads(done.stdout)
+        assert done.exit_code == (0 if figures["agreed"] else 1)
+        assert figures["runtime"] == f"onnxruntime-{bits}"
+        errors[bits] = figures["logits"]
+    assert 1e-3 < errors["int8"] < errors["fp8"] < 1.0  # three bits of mantissa against seven
+    assert errors["int4"] < 1e-4  # the question is read as it was; only later tokens have four bits
+    after = (exported / VERIFIED).read_bytes() if (exported / VERIFIED).is_file() else None
+    assert after == before
+    done = CliRunner().invoke(app, ["verify", str(exported), "--simulate", "int2"])
+    assert done.exit_code == 2
+    assert "precision: got 'int2', allowed: fp8, int8, int4" in done.output
+
+
+def test_real_pairs_are_asked_about(exported: Path, tmp_path: Path) -> None:
+    set_of_pairs = tmp_path / "pairs"
+    set_of_pairs.mkdir()
+    for name, seed in (("golden", 1), ("part", 2)):
+        cv2.imwrite(str(set_of_pairs / f"{name}.png"), picture(seed))
+    row = {"id": "a", "product": "p", "reference": "golden.png", "target": "part.png", "boxes": [], "label": "OK"}
+    (set_of_pairs / "pairs.jsonl").write_text(json.dumps(row))
+    (set_of_pairs / "set.json").write_text(json.dumps({"name": "two pictures"}))
+    words = ["verify", str(exported), "--pairs", str(set_of_pairs)]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "--pairs and --checkpoint" in done.output) == (2, True)
+    checkpoint = str(exported.parent / "checkpoint")
+    done = CliRunner().invoke(app, [*words, "--checkpoint", checkpoint, "--json", "-"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["pairs"] == 1
+    out = tmp_path / "calibrated"
+    options = ["--precision", "float32", "--pairs", "1", "--calibration", str(set_of_pairs)]
+    done = CliRunner().invoke(app, ["export", checkpoint, str(out), *options])
+    assert done.exit_code == 0, done.output
+    assert (read_ranges(out)[LAYER].largest != read_ranges(exported)[LAYER].largest).any()
 
 
 @pytest.mark.parametrize("stage", ["vision", "tail"])
