@@ -116,8 +116,9 @@ class ModelConfig(ConfigModel):
     """Student: width and height at which it sees every image; None: what the checkpoint says, else 800x800."""
     fit: Literal["stretch", "letterbox"] | None = None
     """Student: whether images are stretched to that size or keep their aspect; None: the checkpoint's, else stretch."""
-    precision: Literal["bf16", "fp16", "fp8", "int8", "int4"] | None = None
-    """Export: which of the engines compiled for this GPU; None: those compiled last, else ONNX Runtime."""
+    precision: Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"] | None = None
+    """Checkpoint of a student: fp32, bf16, fp16, or fp8 for its weights alone; None: bf16 on a GPU, else fp32. Export:
+    which of the engines compiled for this GPU; None: those compiled last, else ONNX Runtime."""
     describe: bool = True
     """Student: put NG parts into words, as far as the deadline leaves time."""
     references_mb: PositiveFloat = 2048.0

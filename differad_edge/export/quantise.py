@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from differad_edge.engines.vlm.exported import MANIFEST, STAGES, Exported, StageName
+from differad_edge.engines.vlm.exported import KEPT_VISION_BLOCKS, MANIFEST, STAGES, Exported, StageName
 from differad_edge.engines.vlm.runner import Floats
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
 from differad_edge.export.ranges import InputRange, read_ranges
@@ -38,7 +38,6 @@ __all__ = ["QUANTISED", "Bits", "quantise_export"]
 Bits = Literal["fp8", "int8", "int4"]
 QUANTISED: tuple[Bits, ...] = get_args(Bits)
 
-KEPT_VISION_BLOCKS = 3
 SMOOTHING = 0.5  # SmoothQuant's alpha
 AWQ_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # AWQ's alpha is searched among these
 GROUPS = (128, 64, 32)  # inputs that share a scale of four bits: the first that divides

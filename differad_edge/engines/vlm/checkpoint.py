@@ -18,9 +18,9 @@ __all__ = ["images_and_text", "load_model", "load_processor", "model_type", "wei
 def load_model(
     model: str | os.PathLike[str], *, dtype: str, revision: str | None = None, attention: str = "sdpa"
 ) -> PreTrainedModel:
-    """The weights of ``model``, a folder or a hub id, on the CPU. ``dtype``: "float32" or "bfloat16".
+    """The weights of ``model``, a folder or a hub id, on the CPU. ``dtype``: "float32", "bfloat16" or "float16".
 
-    Raises MissingExtraError, and ModelIntegrityError for what is torn, or no vision-language model.
+    Raises MissingExtraError, and ModelIntegrityError for what is torn, lacks weights, or is no vision-language model.
     """
     try:
         import torch
@@ -29,11 +29,21 @@ def load_model(
     except ImportError as exc:
         raise MissingExtraError("vlm", exc.name or "transformers") from exc
     try:
-        return AutoModelForImageTextToText.from_pretrained(
-            os.fspath(model), revision=revision, dtype=getattr(torch, dtype), attn_implementation=attention
+        loaded, said = AutoModelForImageTextToText.from_pretrained(
+            os.fspath(model),
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
+    # transformers draws missing weights at random and goes on.
+    lacking = sorted(str(name) for name in said["missing_keys"])
+    if lacking:
+        detail = f"{len(lacking)} weights are missing, {lacking[0]} first"
+        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {detail}")
+    return loaded
 
 
 def model_type(model: str | os.PathLike[str]) -> str:

@@ -27,6 +27,7 @@ from differad_edge.grounding import PROMPT_VERSION
 __all__ = [
     "COMPILED",
     "ENGINES",
+    "KEPT_VISION_BLOCKS",
     "MANIFEST",
     "STAGES",
     "TOKENIZER",
@@ -45,6 +46,8 @@ MANIFEST, VERIFIED, TOKENIZER = "manifest.json", "verified.json", "tokenizer.jso
 ENGINES, COMPILED = "engines", "compiled.json"
 """Folder of the compiled engines, and the file that describes those of one target."""
 FORMAT = 1
+KEPT_VISION_BLOCKS = 3
+"""The first ones keep their bits in any precision, as do mergers, norms, the patch embedding and the head."""
 Precision = Literal["float32", "float16", "bfloat16"]
 StageName = Literal["vision", "prefix", "tail", "step", "jump", "head"]
 STAGES: tuple[StageName, ...] = ("vision", "prefix", "tail", "step", "jump", "head")

@@ -27,6 +27,8 @@ __all__ = ["STUDENT_FILE", "LoadedStudent", "StudentCard", "load_student", "read
 STUDENT_FILE = "student.json"
 """Beside the weights of a student: how it was trained to be asked."""
 _STUDENTS = "qwen3_vl"
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "bfloat16"}
+"""Precisions in which PyTorch runs a student, and its type of number."""
 
 
 class StudentCard(ConfigModel):
@@ -57,7 +59,6 @@ def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> StudentEngi
             "nothing where transformers' generate answers: it sees images as they are",
         )
         return GenerateEngine(model, threads=threads)
-    _no_other(model, ("precision",), "nothing for a checkpoint; export and compile it")
     return _student(model, threads)
 
 
@@ -111,12 +112,21 @@ def _student(model: ModelConfig, threads: int | None) -> StudentEngine:
     if threads is not None:
         torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
-    loaded = load_student(model, dtype="bfloat16" if gpu else "float32", device="cuda" if gpu else "cpu")
+    precision = model.precision or ("bf16" if gpu else "fp32")
+    if precision not in _DTYPES:
+        raise ConfigError(
+            f"model.precision: got {precision!r}, allowed for a checkpoint: {', '.join(_DTYPES)}; others are compiled"
+        )
+    loaded = load_student(model, dtype=_DTYPES[precision], device="cuda" if gpu else "cpu")
+    if precision == "fp8":
+        from differad_edge.engines.vlm.float8 import hold_in_float8
+
+        hold_in_float8(loaded.weights)
     tokenizer = loaded.processor.tokenizer
     return StudentEngine(
         TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std),
         loaded.question,
-        identity=f"{weights_identity(str(model.path))} {loaded.weights.dtype}",
+        identity=f"{weights_identity(str(model.path))} {precision}",
         to_text=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
         max_new_tokens=model.max_new_tokens,
         describes=model.describe,

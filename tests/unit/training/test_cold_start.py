@@ -62,7 +62,7 @@ def test_the_loss_is_taken_on_the_answer_alone(random_model: Path, tmp_path: Pat
         assert learned.strip().endswith("</answer><|im_end|>")
 
 
-@pytest.mark.parametrize("what", ["nothing", "text", "torn", "foreign"])
+@pytest.mark.parametrize("what", ["nothing", "text", "torn", "lacking", "foreign"])
 def test_what_is_no_checkpoint_is_named(what: str, random_model: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -76,6 +76,12 @@ def test_what_is_no_checkpoint_is_named(what: str, random_model: Path, tmp_path:
     if what == "torn":
         weights = folder / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1000])
+    if what == "lacking":
+        from safetensors.numpy import load_file, save_file
+
+        weights = load_file(folder / "model.safetensors")
+        del weights[next(name for name in weights if name.endswith("q_proj.weight"))]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     if what == "foreign":
         (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelIntegrityError, match="model"):
