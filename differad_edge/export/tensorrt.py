@@ -80,15 +80,29 @@ def compile_export(
         import tensorrt_rtx as trt
     except ImportError as exc:
         raise MissingExtraError("tensorrt", exc.name or "tensorrt-rtx") from exc
-    capability = getattr(trt.ComputeCapability, target.upper(), None)
-    if capability is None:
+    if not hasattr(trt.ComputeCapability, target.upper()):
         known = sorted(name.lower() for name in dir(trt.ComputeCapability) if name.startswith("SM"))
         raise ConfigError(f"--target: got {target!r}, allowed for tensorrt_rtx {trt.__version__}: {', '.join(known)}")
     exported.check_files()
     folder = exported.folder / ENGINES / f"{target}-{precision}"
     building = folder.with_name(folder.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    try:
+        building.mkdir(parents=True)
+        compiled = _compiled(trt, exported, building, target=target, precision=precision, told=told)
+        (building / COMPILED).write_text(compiled.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+    except OSError as exc:
+        raise ExportError(f"{building}: cannot be written: {exc.strerror or exc}") from exc
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # gigabytes, where a stage was refused
+    return folder
+
+
+def _compiled(
+    trt: Any, exported: Exported, building: Path, *, target: str, precision: str, told: Callable[[str], None] | None
+) -> Compiled:
     source = exported
     if precision in QUANTISED:
         if told is not None:
@@ -101,7 +115,7 @@ def compile_export(
             told(stage)
         began = time.perf_counter()
         file = building / f"{stage}.engine"
-        file.write_bytes(_built(trt, source.stage(stage), capability, stage))
+        file.write_bytes(_built(trt, source.stage(stage), getattr(trt.ComputeCapability, target.upper()), stage))
         engines[stage] = FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
         figures[stage] = {
             "seconds": round(time.perf_counter() - began, 2),
@@ -109,7 +123,7 @@ def compile_export(
             "peak_rss_bytes": float(_peak_rss_bytes()),
         }
     shutil.rmtree(building / _GRAPHS, ignore_errors=True)
-    compiled = Compiled(
+    return Compiled(
         manifest_sha256=exported.sha256,
         target=target,
         precision=precision,
@@ -118,10 +132,6 @@ def compile_export(
         engines=engines,
         figures=figures,
     )
-    (building / COMPILED).write_text(compiled.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
-    return folder
 
 
 def _built(trt: Any, file: Path, capability: Any, stage: str) -> Any:

@@ -19,6 +19,7 @@ from differad_edge.results import Verdict
 
 pytest.importorskip("transformers")
 
+from differad_edge.engines.vlm.checkpoint import weights_identity
 from differad_edge.engines.vlm.generate import GenerateEngine
 from training.tiny.pairs import tiny_pair
 
@@ -77,6 +78,22 @@ def test_the_fingerprint_is_that_of_the_weights(checkpoint: Path, tmp_path: Path
 
     other = write_tiny_checkpoint(tmp_path / "other", seed=1)
     assert GenerateEngine(ModelConfig(path=str(other))).fingerprint != first
+
+
+def test_the_fingerprint_of_a_hub_id_is_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same id may hold other weights tomorrow; its references must then be registered again."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--some--model"
+    for commit in ("a" * 40, "b" * 40):
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        assert weights_identity("some/model") == f"some/model@{commit}"
+    with pytest.raises(ModelIntegrityError, match="some/other cannot be loaded"):
+        weights_identity("some/other")
 
 
 def test_evaluate_takes_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:

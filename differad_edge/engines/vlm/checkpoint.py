@@ -101,10 +101,21 @@ def images_and_text(processor: type[ProcessorMixin]) -> type[Any]:
 
 
 def weights_identity(path: str) -> str:
-    """What tells these weights from others: the SHA-256 of a folder's weight files, else the hub id."""
-    files = sorted(Path(path).glob("*.safetensors"))
+    """What tells these weights from others: the SHA-256 of a folder's weight files, or the hub id with its commit.
+
+    Raises ModelIntegrityError where neither can be read.
+    """
+    if not Path(path).is_dir():
+        from transformers.utils import cached_file
+
+        try:
+            config = cached_file(path, "config.json")
+        except (OSError, ValueError) as exc:
+            raise ModelIntegrityError(f"model: {path} cannot be loaded: {_first_line(exc)}") from exc
+        return f"{path}@{Path(config).parent.name}"  # the hub's cache has a folder for each commit
+    files = sorted(Path(path).glob("*.safetensors")) or sorted(Path(path).glob("*.bin"))
     if not files:
-        return path
+        raise ModelIntegrityError(f"model: {path} holds no weights")
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

@@ -133,6 +133,7 @@ def test_what_tensorrt_refuses_is_named(
     with pytest.raises(ExportError, match=words):
         compiled(tmp_path)
     assert engines_for(FakeExport(tmp_path), (8, 9)) is None  # type: ignore[arg-type]
+    assert not list(tmp_path.rglob("*.building"))
 
 
 def test_without_tensorrt_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from differad_edge.errors import ConfigError, ExportError  # noqa: E402
-from differad_edge.export.quantise import AWQ_STEPS, _awq, _Rewriting, _smoothing, quantise_export  # noqa: E402
+from differad_edge.export.quantise import AWQ_STEPS, _awq, _Rewriting, _smoothing, _Store, quantise_export  # noqa: E402
 from differad_edge.export.ranges import InputRange, read_ranges, write_ranges  # noqa: E402
 
 K, N, ROWS = 256, 96, 40
@@ -57,7 +57,7 @@ def run(model: Any, folder: Path) -> list[Any]:
 
 def rewrite(model: Any, bits: Any, folder: Path, known: dict[str, InputRange] | None = None) -> int:
     with (folder / "quantised.bin").open("wb") as stream:
-        return _Rewriting(model, bits, ranges() if known is None else known, folder, stream).run()
+        return _Rewriting(model, ranges() if known is None else known, _Store(bits, folder, stream)).run()
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -77,6 +77,18 @@ def test_layers_that_read_the_same_share_its_quantised_form(tmp_path: Path) -> N
     kinds = [node.op_type for node in model.graph.node]
     assert kinds == ["QuantizeLinear", "DequantizeLinear", *["DequantizeLinear", "MatMul"] * 2]
     assert not any(tensor.name.endswith(".weight") for tensor in model.graph.initializer)
+
+
+def test_stages_share_what_is_quantised(tmp_path: Path) -> None:
+    first, second = graph(), graph()
+    with (tmp_path / "quantised.bin").open("wb") as stream:
+        store = _Store("int8", tmp_path, stream)
+        for model in (first, second):
+            assert _Rewriting(model, ranges(), store).run() == 2
+    assert (tmp_path / "quantised.bin").stat().st_size == 2 * N * K
+    assert first == second
+    for one, other in zip(run(first, tmp_path), run(second, tmp_path), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_scales_are_those_of_the_formulas(tmp_path: Path) -> None:
@@ -166,6 +178,5 @@ def test_other_bits_are_refused(tmp_path: Path) -> None:
 
 def test_four_bits_are_packed_low_first(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    rewriting = _Rewriting(graph(), "int4", ranges(), tmp_path, stream)
-    rewriting._stored("t", np.array([[1, -2], [7, -7]], np.int8))
+    _Store("int4", tmp_path, stream).stored("t", np.array([[1, -2], [7, -7]], np.int8))
     assert stream.getvalue() == bytes([0xE1, 0x97])
