@@ -20,6 +20,7 @@ import numpy as np
 
 import differad_edge
 from differad_edge.cameras.simulated import SimulatedProduct
+from differad_edge.config import InspectorConfig
 from differad_edge.engines.base import ComparesAsItLies
 from differad_edge.errors import ConfigError
 from differad_edge.images import Image
@@ -125,14 +126,16 @@ def run_benchmark(
     good: int = 1,
     threads: int | None = None,
     engine: str | None = None,
+    config: InspectorConfig | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Register a generated product, inspect ``pairs`` generated parts of it, and return the report in plain JSON types.
 
     ``size``: side of the frames in pixels; ``good``: good parts that are registered, with more than one of a product
-    whose parts are never the same picture; ``threads``: of the inference runtime, None for its own choice. The products
-    lie in a temporary store. Beside the keys of Latencies the report holds ``prepare_ms``, ``learning`` (what the
-    engine found out from the good parts), ``memory``, ``machine``, ``load_1min`` and what was asked for.
+    whose parts are never the same picture; ``threads``: of the inference runtime, None for its own choice; ``config``:
+    everything else about the inspector. The products lie in a temporary store. Beside the keys of Latencies the report
+    holds ``prepare_ms``, ``learning`` (what the engine found out from the good parts), ``memory``, ``machine``,
+    ``load_1min`` and what was asked for.
 
     Raises ConfigError, UnknownEngineError, ModelIntegrityError.
     """
@@ -143,7 +146,7 @@ def run_benchmark(
     before_mib = peak_memory_mib()
     with (
         tempfile.TemporaryDirectory(prefix="differad-bench-") as folder,
-        EdgeInspector(store=folder, engine=engine, threads=threads) as inspector,
+        EdgeInspector(store=folder, engine=engine, threads=threads, config=config) as inspector,
     ):
         # A plugin that can only compare place by place is measured with what it is for.
         varies = good > 1 and isinstance(inspector.engine, ComparesAsItLies)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from differad_edge.config import InspectorConfig
 
 __all__ = [
     "EngineOption",
@@ -17,7 +20,8 @@ __all__ = [
     "ServerOption",
     "StoreOption",
     "ThreadsOption",
-    "store_words",
+    "inspector_config",
+    "same_words",
 ]
 
 StoreOption: TypeAlias = Annotated[
@@ -54,6 +58,18 @@ JsonOption: TypeAlias = Annotated[
 ]
 
 
-def store_words(store: Path | None) -> str:
-    """The option to repeat in a suggested command, with a space before it; empty when it was not given."""
-    return "" if store is None else f" --store {shlex.quote(str(store))}"
+def inspector_config(
+    where: str, *, model: str | None = None, server: str | None = None, prompt: str | None = None
+) -> InspectorConfig:
+    """Settings with what was said of the language model. Raises ConfigError; ``where``: what it names as the place."""
+    from differad_edge.config import InspectorConfig, parse_config
+
+    asked = {"path": model, "server": server, "prompt": prompt}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return parse_config({"model": given}, InspectorConfig, where=where)
+
+
+def same_words(**options: str | Path | None) -> str:
+    """Options to repeat in a suggested command, each with a space before it, but for those that were not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())

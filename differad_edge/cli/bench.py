@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from differad_edge.cli._options import EngineOption, JsonOption, ThreadsOption
+from differad_edge.cli._options import (
+    EngineOption,
+    JsonOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    ThreadsOption,
+    inspector_config,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +32,9 @@ def bench(
     ] = 1,
     json_file: JsonOption = None,
     engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Measure how long an inspection takes on this machine."""
@@ -32,8 +43,11 @@ def bench(
     from differad_edge.cli._files import STDOUT, check_output, write_json
 
     check_output(json_file, "--json")
+    config = inspector_config("bench", model=model, server=server, prompt=prompt)
     with progress("inspecting") as moved:
-        report = run_benchmark(size=size, pairs=pairs, good=good, threads=threads, engine=engine, progress=moved)
+        report = run_benchmark(
+            size=size, pairs=pairs, good=good, threads=threads, engine=engine, config=config, progress=moved
+        )
     if json_file is not None:
         write_json(report, json_file)
     if json_file != STDOUT:

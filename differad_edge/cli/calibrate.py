@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from differad_edge.cli._options import EngineOption, StoreOption
+from differad_edge.cli._options import (
+    EngineOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    StoreOption,
+    inspector_config,
+)
 from differad_edge.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +43,9 @@ def calibrate(
     ] = False,
     store: StoreOption = None,
     engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
 ) -> None:
     """Fit a product's threshold to known-good parts and say what it promises."""
     from differad_edge.cli._console import output
@@ -45,7 +55,8 @@ def calibrate(
     if not good and journal is None:
         raise ConfigError("good: got no images, allowed: images, folders of them, or --journal FILE with reviews")
     files = image_files(good or [])
-    with EdgeInspector(store=store, engine=engine) as inspector:
+    config = inspector_config("calibrate", model=model, server=server, prompt=prompt)
+    with EdgeInspector(store=store, engine=engine, config=config) as inspector:
         reviewed = [] if journal is None else _reviewed(journal, product, inspector.store, files)
         files += [part.file for part in reviewed]
         calibration = inspector.calibrate(

@@ -15,6 +15,7 @@ from differad_edge.cli._options import (
     PromptOption,
     ServerOption,
     ThreadsOption,
+    inspector_config,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def evaluate(
 
     from differad_edge.cli._console import output, progress
     from differad_edge.cli._files import STDOUT, check_output, write_json
-    from differad_edge.config import InspectorConfig, parse_config
     from differad_edge.errors import ConfigError
     from differad_edge.evaluation import run_evaluation
     from differad_edge.inspector import EdgeInspector
@@ -59,9 +59,7 @@ def evaluate(
     if sheet == STDOUT:
         raise ConfigError("--sheet: got '-', allowed: a file")
     pair_set = load_pairs(data)
-    asked = {"path": model, "server": server, "prompt": prompt}
-    settings = {"model": {name: value for name, value in asked.items() if value is not None}}
-    config = parse_config(settings, InspectorConfig, where="evaluate")
+    config = inspector_config("evaluate", model=model, server=server, prompt=prompt)
     with (
         tempfile.TemporaryDirectory(prefix="differad-evaluate-") as folder,
         EdgeInspector(store=folder, engine=engine, threads=threads, config=config) as inspector,

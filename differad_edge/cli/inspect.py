@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from differad_edge.cli._errors import NO_VERDICT
-from differad_edge.cli._options import EngineOption, JsonOption, StoreOption, ThreadsOption
+from differad_edge.cli._options import (
+    EngineOption,
+    JsonOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    StoreOption,
+    ThreadsOption,
+    inspector_config,
+)
 from differad_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,6 +47,9 @@ def inspect(
     ] = None,
     store: StoreOption = None,
     engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
     threads: ThreadsOption = None,
 ) -> None:
     """Inspect one part. Exit code: 0 OK, 1 NG, 2 wrong usage or bad input, 3 UNDECIDED or ERROR."""
@@ -54,7 +66,8 @@ def inspect(
     check_image_output(out, "--out")
     if deadline_ms is not None:
         Deadline.after_ms(deadline_ms)  # a wrong one is refused before anything is loaded
-    with EdgeInspector(store=store, engine=engine, threads=threads) as inspector:
+    config = inspector_config("inspect", model=model, server=server, prompt=prompt)
+    with EdgeInspector(store=store, engine=engine, threads=threads, config=config) as inspector:
         result = _inspect(inspector, images, product, deadline_ms)
     if json_file is not None:  # first: a picture that cannot be written must not cost the record
         write_json(result.to_dict(), json_file)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from differad_edge.cli._options import EngineOption, JsonOption, StoreOption
+from differad_edge.cli._options import (
+    EngineOption,
+    JsonOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    StoreOption,
+    inspector_config,
+)
 
 if TYPE_CHECKING:
     from differad_edge.engines.base import Engine
@@ -16,7 +24,14 @@ __all__ = ["products"]
 _WAYS = {"aligned": "place", "appearance": "appearance", "posed": "appearance, turned"}
 
 
-def products(store: StoreOption = None, json_file: JsonOption = None, engine: EngineOption = None) -> None:
+def products(
+    store: StoreOption = None,
+    json_file: JsonOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
+) -> None:
     """List the registered products, how each is compared and what that costs; every file is checked by its SHA-256."""
     from differad_edge.cli._console import output
     from differad_edge.cli._files import check_output, write_json
@@ -26,7 +41,8 @@ def products(store: StoreOption = None, json_file: JsonOption = None, engine: En
     check_output(json_file, "--json")
     opened = ReferenceStore(store)
     product_ids = opened.product_ids()
-    built = create_engine(engine or "lite") if product_ids else None
+    asked = inspector_config("products", model=model, server=server, prompt=prompt).model
+    built = create_engine(engine or "lite", model=asked) if product_ids else None
     rows = [_describe(opened, product_id, built) for product_id in product_ids]
     if json_file is not None:
         write_json({"store": str(opened.root), "products": rows}, json_file)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from differad_edge.cli._options import EngineOption, StoreOption, store_words
+from differad_edge.cli._options import (
+    EngineOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    StoreOption,
+    inspector_config,
+    same_words,
+)
 from differad_edge.errors import ConfigError, RegionError
 
 if TYPE_CHECKING:
@@ -46,6 +54,9 @@ def register(
     ] = None,
     store: StoreOption = None,
     engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
 ) -> None:
     """Register a product with its golden samples, in place of earlier ones."""
     region = None if roi is None else _parse_roi(roi)
@@ -56,7 +67,8 @@ def register(
 
     samples = _samples(images or [], camera, frames)
     mask = None if ignore is None else _load_mask(ignore)
-    with EdgeInspector(store=store, engine=engine) as inspector:
+    config = inspector_config("register", model=model, server=server, prompt=prompt)
+    with EdgeInspector(store=store, engine=engine, config=config) as inspector:
         stored = inspector.register(product, samples, roi=region, ignore=mask)
         place, learning = inspector.store.root, inspector.learning(product)
     console = output()
@@ -73,7 +85,8 @@ def register(
         console.print(f"{first.ignore.mean():.1%} of the image is ignored.")
     if learning is not None:
         console.print(f"Learned: {learning.statement()}.", soft_wrap=True)
-    words = f"{shlex.quote(product)}{store_words(store)}"
+    again = same_words(store=store, engine=engine, model=model, server=server, prompt=prompt)
+    words = f"{shlex.quote(product)}{again}"
     hint(console, "Inspect a part", f"differad-edge inspect --product {words} PART.png")
     if camera is not None:
         hint(

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from differad_edge.cli._options import EngineOption, StoreOption, ThreadsOption
+from differad_edge.cli._options import (
+    EngineOption,
+    ModelOption,
+    PromptOption,
+    ServerOption,
+    StoreOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from differad_edge.runtime.server import LineServer
@@ -107,6 +114,9 @@ def serve(
     ] = None,
     store: StoreOption = None,
     engine: EngineOption = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    prompt: PromptOption = None,
     threads: ThreadsOption = None,
     exit_at_end: Annotated[
         bool, typer.Option("--exit-at-end", help="End when no camera has any more frames (files, folders).")
@@ -143,6 +153,9 @@ def serve(
         "web.token": None if web_token_file is None else _token(web_token_file),
         "inspector.store": store,
         "inspector.engine": engine,
+        "inspector.model.path": model,
+        "inspector.model.server": server,
+        "inspector.model.prompt": prompt,
         "inspector.threads": threads,
     }
     settings = line_settings(config, {name: value for name, value in given.items() if value is not None})

@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from differad_edge.engines.vlm.exported import (
 )
 from differad_edge.engines.vlm.questions import Question
 from differad_edge.errors import ExportError, MissingExtraError
+from differad_edge.export.widen import write_widened
 from differad_edge.grounding import PROMPT_VERSION
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def write_export(
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
+        import torch
 
         from differad_edge.export.stages import JUMP, stages_of
     except ImportError as exc:
@@ -85,6 +88,7 @@ def write_export(
         _write_table(out / "embeddings.npy", model.get_input_embeddings().weight)
         if model.lm_head.weight.data_ptr() != model.get_input_embeddings().weight.data_ptr():
             _write_table(out / "head.npy", model.lm_head.weight)
+        widened = write_widened(out) if model.dtype == torch.bfloat16 else {}
         write_beside(out)
         manifest = Manifest(
             model=identity,
@@ -94,12 +98,16 @@ def write_export(
             shape=_shape(model),
             jump=JUMP,
             stages={name: f"{name}.onnx" for name in STAGES},
+            widened=widened,
             files={file.name: FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file)) for file in _files(out)},
             versions={name: version(name) for name in ("torch", "transformers", "onnx", "onnxscript")},
         )
         (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise ExportError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
+    except BaseException as exc:  # Ctrl-C too: half an export is worth nothing and stands in the way of the next
+        shutil.rmtree(out, ignore_errors=True)
+        if isinstance(exc, OSError):
+            raise ExportError(f"{out}: cannot be written: {exc.strerror or exc}") from exc
+        raise
     return manifest
 
 

@@ -29,6 +29,7 @@ from differad_edge.engines.vlm.exported import KEPT_VISION_BLOCKS, MANIFEST, Exp
 from differad_edge.engines.vlm.runner import Floats
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
 from differad_edge.export.ranges import InputRange, read_ranges
+from differad_edge.export.widen import write_widened
 
 if TYPE_CHECKING:
     import onnx
@@ -78,6 +79,10 @@ def quantise_export(exported: Exported, bits: str, folder: Path) -> Exported:
                     raise ExportError(f"stage {stage}: found no layer to quantise")
                 file.unlink()  # it is a link
                 onnx.save(model, str(file))
+        if exported.manifest.widened:
+            for name in exported.manifest.widened.values():
+                (folder / name).unlink()
+            write_widened(folder)
     except OSError as exc:
         raise ExportError(f"{folder}: cannot be written: {exc.strerror or exc}") from exc
     return copy

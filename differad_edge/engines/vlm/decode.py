@@ -44,6 +44,7 @@ class WrittenBox:
 
     ``probability``: 0 to 1, the geometric mean over the tokens that were free. ``unread``: the tokens that the model
     has not read yet, forced ones up to the description, the first at index ``at``; ``passes``: how often it was asked.
+    ``choices``: the tokens that were free; ``margins``: how far the logit of each lies above that of the second best.
     """
 
     box: GridBox
@@ -51,6 +52,8 @@ class WrittenBox:
     unread: tuple[int, ...]
     at: int
     passes: int
+    choices: tuple[int, ...]
+    margins: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,9 @@ def write_box(
     rows = {token: row for row, token in enumerate(grammar.choices)}
     read: list[int] = []
     states: list[Floats] = []  # after each token of ``read``
-    total, free, passes = 0.0, 0, 0
+    total, passes = 0.0, 0
+    choices: list[int] = []
+    margins: list[float] = []
     while allowed := writer.choices:
         if len(allowed) == 1:
             writer.take(allowed[0])
@@ -112,12 +117,21 @@ def write_box(
         logits = every[[rows[token] for token in allowed]].astype(np.float64)
         best = int(logits.argmax())
         total -= math.log(np.exp(logits - logits[best]).sum())
-        free += 1
+        choices.append(allowed[best])
+        margins.append(float(logits[best] - np.delete(logits, best).max()))
         writer.take(allowed[best])
     assert writer.box is not None
     written = [*lead, *writer.tokens]
     known = _shared(read, written)
-    return WrittenBox(writer.box, math.exp(total / max(1, free)), tuple(written[known:]), at + known, passes)
+    return WrittenBox(
+        box=writer.box,
+        probability=math.exp(total / max(1, len(choices))),
+        unread=tuple(written[known:]),
+        at=at + known,
+        passes=passes,
+        choices=tuple(choices),
+        margins=tuple(margins),
+    )
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -129,6 +129,8 @@ class Manifest(ConfigModel):
     """Tokens that the stage "jump" takes at once."""
     stages: dict[StageName, str]
     """Name of each stage's ONNX file."""
+    widened: dict[StageName, str] = Field(default_factory=dict)
+    """Of an export in bfloat16, the same for ONNX Runtime, which has no such arithmetic: see export/widen.py."""
     files: dict[str, FileEntry]
     """All files but this one, by name."""
     versions: dict[str, str]
@@ -151,9 +153,10 @@ class Exported:
         if self.manifest.prompt_version != PROMPT_VERSION:
             detail = f"prompt_version: got {self.manifest.prompt_version!r}, allowed: {PROMPT_VERSION!r}"
             raise ModelIntegrityError(f"{file}: {detail}; export the checkpoint again")
-        missing = set(STAGES) - set(self.manifest.stages)
-        if missing:
-            raise ModelIntegrityError(f"{file}: stages: got none for {', '.join(sorted(missing))}")
+        for kind, names in (("stages", self.manifest.stages), ("widened", self.manifest.widened)):
+            missing = set(STAGES) - set(names)
+            if missing and (names or kind == "stages"):
+                raise ModelIntegrityError(f"{file}: {kind}: got none for {', '.join(sorted(missing))}")
 
     @cached_property
     def sha256(self) -> str:
@@ -175,7 +178,7 @@ class Exported:
         return self.folder / self.manifest.stages[name]
 
     def table(self, name: Literal["embeddings", "head"]) -> NDArray[Any]:
-        """(vocabulary, width) rows of the tokens, mapped from the disk; bfloat16 as the uint16 that holds it."""
+        """(vocabulary, width) rows of the tokens, mapped from the disk; bfloat16 as `to_float32` takes it."""
         name = name if f"{name}.npy" in self.manifest.files else "embeddings"  # tied weights are kept once
         shape = (self.manifest.shape.vocabulary, self.manifest.shape.width)
         try:

@@ -1,4 +1,7 @@
-"""The student on ONNX Runtime, from an exported folder: on CUDA where this ONNX Runtime has it, else on the CPU."""
+"""The student on ONNX Runtime, from an exported folder: on CUDA where this ONNX Runtime has it, else on the CPU.
+
+Of an export in bfloat16 it runs the widened graphs, which compute in float32 and round: right everywhere, fast nowhere.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from differad_edge.engines.vlm.exported import Exported
+from differad_edge.engines.vlm.exported import STAGES, Exported
+from differad_edge.engines.vlm.numbers import to_bfloat16, to_float32
 from differad_edge.engines.vlm.runner import Floats, Prefix
 from differad_edge.errors import EngineError, ModelIntegrityError
 
@@ -44,7 +48,10 @@ class OnnxRunner:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        self._sessions = {name: self._session(exported, name, options) for name in manifest.stages}
+        if manifest.precision == "bfloat16" and not manifest.widened:
+            detail = "precision: got bfloat16 without widened graphs, allowed here: float32, float16"
+            raise ModelIntegrityError(f"{exported.folder}: {detail}; export the checkpoint again")
+        self._sessions = {name: self._session(exported, name, options) for name in STAGES}
         self._embeddings, self._head = exported.table("embeddings"), exported.table("head")
         self._names = [f"{kind}_{layer}" for layer in range(self._shape.layers) for kind in ("keys", "values")]
         types = {one.name: one.type for one in self._sessions["tail"].get_inputs()}
@@ -53,6 +60,7 @@ class OnnxRunner:
         self._dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}.get(types["keys_0"])
         if self._dtype is None:
             raise ModelIntegrityError(f"precision: got {manifest.precision}, allowed here: float32, float16")
+        self._kept: Any = np.uint16 if manifest.precision == "bfloat16" else self._dtype
         shape = (1, self._shape.kv_heads, self.layout.capacity, self._shape.head_dim)
         self._buffers = {name: self._value(np.zeros(shape, self._dtype)) for name in self._names}
         self._loaded: Prefix | None = None
@@ -72,16 +80,17 @@ class OnnxRunner:
 
     def save_prefix(self, prefix: Prefix) -> dict[str, NDArray[Any]]:
         """See Runner."""
-        return {"keys_and_values": prefix.content}
+        exact: NDArray[Any] = prefix.content
+        return {"keys_and_values": to_bfloat16(exact) if self._kept == np.uint16 else exact}
 
     def restore_prefix(self, key: str, arrays: dict[str, NDArray[Any]]) -> Prefix:
         """See Runner."""
         shape = (2 * self._shape.layers, self._shape.kv_heads, self.layout.prefix_length, self._shape.head_dim)
         array = arrays.get("keys_and_values")
-        if array is None or array.shape != shape or array.dtype != self._dtype:
+        if array is None or array.shape != shape or array.dtype != self._kept:
             got = "nothing" if array is None else f"{array.shape} {array.dtype}"
-            raise EngineError(f"prepared reference: got {got}, allowed: {shape} {np.dtype(self._dtype)}")
-        return self._prefix(key, array)
+            raise EngineError(f"prepared reference: got {got}, allowed: {shape} {np.dtype(self._kept)}")
+        return self._prefix(key, to_float32(array) if self._kept == np.uint16 else array)
 
     def load(self, prefix: Prefix) -> None:
         """See Runner."""
@@ -109,7 +118,7 @@ class OnnxRunner:
                 # A jump fills its length with tokens that nobody sees, and they need room too.
                 found += [self.advance([token], at + first + offset)[0] for offset, token in enumerate(some)]
                 continue
-            x = self._embeddings[[*some, *[0] * (width - len(some))]].astype(np.float32)
+            x = to_float32(self._embeddings[[*some, *[0] * (width - len(some))]])
             inputs = {"x": self._value(x), "start": self._value(np.array([at + first], np.int64))}
             found += list(self._hidden(name, inputs)[: len(some)])
         return np.asarray(np.stack(found), np.float32)
@@ -117,7 +126,7 @@ class OnnxRunner:
     def logits(self, hidden: Floats, rows: Sequence[int] | None = None) -> Floats:
         """See Runner."""
         if rows is not None:
-            return np.asarray(hidden @ self._head[list(rows)].astype(np.float32).T, np.float32)
+            return np.asarray(hidden @ to_float32(self._head[list(rows)]).T, np.float32)
         states = hidden.reshape(-1, hidden.shape[-1])
         found = [self._run("head", {"hidden": self._value(one[None])}, ("logits",))["logits"].numpy() for one in states]
         return np.asarray(np.concatenate(found).reshape(*hidden.shape[:-1], -1), np.float32)
@@ -155,7 +164,11 @@ class OnnxRunner:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device)
 
     def _session(self, exported: Exported, name: StageName, options: Any) -> Any:
+        wide = exported.manifest.precision == "bfloat16"
+        file = exported.folder / exported.manifest.widened[name] if wide else exported.stage(name)
+        # Of all weights at once, folding would make a copy in float32.
+        off = ["ConstantFolding"] if wide else []
         try:
-            return self._ort.InferenceSession(str(exported.stage(name)), options, providers=self.providers)
+            return self._ort.InferenceSession(str(file), options, self.providers, disabled_optimizers=off)
         except Exception as exc:  # as above
-            raise ModelIntegrityError(f"{exported.stage(name)}: {str(exc).splitlines()[0][:200]}") from exc
+            raise ModelIntegrityError(f"{file}: {str(exc).splitlines()[0][:200]}") from exc

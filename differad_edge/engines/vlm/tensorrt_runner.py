@@ -18,6 +18,7 @@ from pydantic import Field
 from differad_edge.config import ConfigModel, load_config
 from differad_edge.engines.vlm.cuda import Block, Cuda
 from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, StageName, sha256_of
+from differad_edge.engines.vlm.numbers import to_float32
 from differad_edge.engines.vlm.runner import Floats, Prefix
 from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
 
@@ -117,7 +118,7 @@ class TensorRtRunner:
     def pooled(self, features: str) -> Floats:
         """See Runner."""
         shape = (self.layout.size.tokens, self._shape.width)
-        return _float32(self._cuda.to_host(self._places["features"].address, shape, self._dtype))
+        return to_float32(self._cuda.to_host(self._places["features"].address, shape, self._dtype))
 
     def make_prefix(self, key: str, features: str) -> Prefix:
         """See Runner."""
@@ -170,7 +171,7 @@ class TensorRtRunner:
                 # A jump fills its length with tokens that nobody sees, and they need room too.
                 found += [self.advance([token], at + first + offset)[0] for offset, token in enumerate(some)]
                 continue
-            x = _float32(self._embeddings[[*some, *[0] * (width - len(some))]])
+            x = to_float32(self._embeddings[[*some, *[0] * (width - len(some))]])
             self._cuda.to_device(np.ascontiguousarray(x), self._places["x"].address)
             self._cuda.to_device(np.array([at + first], np.int64), self._places["start"].address)
             self._run(stage, {})
@@ -180,7 +181,7 @@ class TensorRtRunner:
     def logits(self, hidden: Floats, rows: Sequence[int] | None = None) -> Floats:
         """See Runner."""
         if rows is not None:
-            return np.asarray(hidden @ _float32(self._head[list(rows)]).T, np.float32)
+            return np.asarray(hidden @ to_float32(self._head[list(rows)]).T, np.float32)
         found = []
         for state in hidden.reshape(-1, hidden.shape[-1]):
             self._cuda.to_device(np.ascontiguousarray(state), self._places["hidden"].address)
@@ -252,9 +253,3 @@ def _tensorrt(compiled: Compiled) -> Any:
             f"engines: built by {compiled.builder} {compiled.version}, here is {got}; compile again"
         )
     return trt
-
-
-def _float32(array: NDArray[Any]) -> Floats:
-    if array.dtype == np.uint16:  # bfloat16: the upper half of a float32
-        return np.asarray((array.astype(np.uint32) << 16).view(np.float32))
-    return np.asarray(array.astype(np.float32))

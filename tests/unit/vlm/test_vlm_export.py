@@ -143,6 +143,40 @@ def test_what_was_not_verified_is_not_loaded(exported: Path) -> None:
     assert (result.verdict, result.reason) == (Verdict.UNDECIDED, "unparsable-answer")  # random weights
 
 
+def test_what_is_exported_by_default_is_verified_on_a_cpu(exported: Path, tmp_path: Path) -> None:
+    """In bfloat16: the graphs are for a GPU, their widened copies for this machine."""
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", str(exported.parent / "checkpoint"), str(out), "--pairs", "3"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["verify", str(out)])
+    assert done.exit_code == 0, done.output
+    runner = OnnxRunner(Exported(out))
+    prefix = runner.make_prefix("a", runner.encode(np.zeros((96, 128, 3), np.uint8)))
+    kept = runner.save_prefix(prefix)
+    assert kept["keys_and_values"].dtype == np.uint16
+    np.testing.assert_array_equal(runner.restore_prefix("a", kept).content, prefix.content)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    with EdgeInspector(engine="vlm", model=str(out)) as inspector:
+        assert inspector.compare(image, image).verdict is Verdict.UNDECIDED  # random weights
+    done = CliRunner().invoke(app, ["verify", str(out), "--simulate", "int8", "--json", "-"])
+    assert json.loads(done.stdout)["logits"] < 1.0
+    manifest = json.loads((out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(json.dumps({**manifest, "widened": {}}))
+    with pytest.raises(ModelIntegrityError, match="got bfloat16 without widened graphs"):
+        OnnxRunner(Exported(out))
+
+
+def test_half_an_export_is_not_left_behind(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ExportError, match="cannot be written: No space left on device"):
+        write_export(
+            student(5), ASKED, tmp_path / "out", identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=full
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_fewer_bits_are_measured_and_verify_nothing(exported: Path) -> None:
     before = (exported / VERIFIED).read_bytes() if (exported / VERIFIED).is_file() else None
     errors = {}
