@@ -93,6 +93,12 @@ def compile_engines(folder: Path, target: str, precision: str) -> dict[str, Any]
     }
 
 
+def _file_of(wanted: argparse.Namespace, step: str) -> Path:
+    """What a step found out, of this shape and target alone."""
+    what = f"{wanted.shape}-export" if step == "export" else f"{wanted.shape}-{wanted.target}-{step}"
+    return Path(wanted.folder / f"{what}.json")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Export a known shape and compile it ahead of time.")
     parser.add_argument("folder", type=Path)
@@ -108,12 +114,12 @@ def main() -> None:
             if wanted.step == "export"
             else compile_engines(wanted.folder / "export", wanted.target, wanted.step)
         )
-        (wanted.folder / f"{wanted.step}.json").write_text(json.dumps(done), encoding="utf-8")
+        _file_of(wanted, wanted.step).write_text(json.dumps(done), encoding="utf-8")
         return
     wanted.folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"benchmark": "vlm-export", "shape": wanted.shape, "weights": "random"}
     for step in ("export", *wanted.precision):
-        file = wanted.folder / f"{step}.json"
+        file = _file_of(wanted, step)
         if not file.is_file():
             again = [sys.executable, "-m", "benchmarks.vlm_export", *sys.argv[1:], "--step", step]
             subprocess.run(again, check=True)

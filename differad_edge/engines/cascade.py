@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CascadeEngine", "CascadePrepared"]
 
+_DECIDED = 0.01  # of the scores at either end: for what the embedded engine decides
 _SAME_PLACE = 0.1  # IoU from which the model's words are about the place that the embedded engine found
 _SPARE = 1.2  # of the slowest question so far, kept free before a clear NG is put into words
 _SPARE_MS = 5.0
@@ -54,6 +55,9 @@ class CascadePrepared:
 class CascadeEngine:
     """``quick``: looks at every part; ``thorough``: is asked where the score of ``quick`` lies within ``limits``, or
     where ``quick`` cannot tell. Its answer then stands, whatever ``quick`` saw.
+
+    Scores of the two are not of one scale: those of ``thorough`` lie between those of parts that ``quick`` decides, so
+    that a threshold fitted to doubtful parts does not pass a clear NG.
 
     ``describes``: a clear NG is put into words too. A student gets the box that ``quick`` found as a draft.
     """
@@ -131,20 +135,23 @@ class CascadeEngine:
         return self._decided(seen, ask, deadline)
 
     def _decided(self, seen: Evidence, ask: Callable[..., Evidence], deadline: Deadline | None) -> Evidence:
+        limits = self._limits
         draft = {"draft": seen.candidates[0].box} if self._drafts and seen.candidates else {}
-        complete = seen.reason is None or (seen.only_below_threshold and seen.score >= self._limits.ng_from)
+        complete = seen.reason is None or (seen.only_below_threshold and seen.score >= limits.ng_from)
         # Not "in between": a score that is no number is in doubt.
-        if not complete or not (seen.score < self._limits.ok_below or seen.score >= self._limits.ng_from):
-            return replace(self._timed(ask, draft), heatmap=seen.heatmap)
-        if seen.score < self._limits.ok_below or not self._describes or not seen.candidates:
-            return seen
-        if not self._leaves_time(deadline):
-            return seen
+        if not complete or not (seen.score < limits.ok_below or seen.score >= limits.ng_from):
+            said = self._timed(ask, draft)
+            return replace(_scored(said, _between), heatmap=seen.heatmap)
+        if seen.score < limits.ok_below:
+            return _scored(seen, lambda score: score * _DECIDED)
+        clear = _scored(seen, lambda score: 1 - (1 - score) * _DECIDED if score >= limits.ng_from else _between(score))
+        if not self._describes or not seen.candidates or not self._leaves_time(deadline):
+            return clear
         try:
             said = self._timed(ask, draft)
         except (EngineError, DeadlineExceeded):
-            return seen  # the verdict stands without words
-        return _with_words(seen, said)
+            return clear  # the verdict stands without words
+        return _with_words(clear, said)
 
     def _leaves_time(self, deadline: Deadline | None) -> bool:
         if deadline is None:
@@ -163,6 +170,15 @@ class CascadeEngine:
         finally:
             took_ms = (time.perf_counter() - began) * 1e3
             self._asked_ms = max(took_ms, (self._asked_ms or 0.0) * _FORGET)
+
+
+def _between(score: float) -> float:
+    return _DECIDED + (1 - 2 * _DECIDED) * score
+
+
+def _scored(evidence: Evidence, scale: Callable[[float], float]) -> Evidence:
+    candidates = tuple(replace(one, score=scale(one.score)) for one in evidence.candidates)
+    return replace(evidence, score=scale(evidence.score), candidates=candidates)
 
 
 def _with_words(seen: Evidence, said: Evidence) -> Evidence:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from differad_edge.config import ModelConfig
 from differad_edge.engines.vlm.checkpoint import model_type, weights_identity
-from differad_edge.engines.vlm.exported import TOKENIZER, Exported, Precision
+from differad_edge.engines.vlm.exported import ON_PAIRS, TOKENIZER, Exported, Precision
 from differad_edge.engines.vlm.load import load_student, runner_for
 from differad_edge.engines.vlm.onnx_runner import OnnxRunner
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
@@ -143,7 +143,7 @@ def verify_export(
     runner = runner_for(exported, precision=precision, threads=threads)
     agreement = compare_answers(golden, answers_of(runner, question, pictures))
     done = Verification(runner.name, agreement, agreement.agreed(runner.precision))
-    record(exported, done.runtime, agreement, agreed=done.agreed)
+    record(exported, done.runtime + (ON_PAIRS if pairs else ""), runner.version, agreement, agreed=done.agreed)
     return done
 
 

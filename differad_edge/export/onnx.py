@@ -29,6 +29,7 @@ from differad_edge.engines.vlm.exported import (
     sha256_of,
 )
 from differad_edge.engines.vlm.questions import Question
+from differad_edge.engines.vlm.runner import JUMP
 from differad_edge.errors import ExportError, MissingExtraError
 from differad_edge.export.widen import write_widened
 from differad_edge.grounding import PROMPT_VERSION
@@ -69,7 +70,7 @@ def write_export(
         import onnxscript  # noqa: F401
         import torch
 
-        from differad_edge.export.stages import JUMP, stages_of
+        from differad_edge.export.stages import stages_of
     except ImportError as exc:
         raise MissingExtraError("export", exc.name or "onnx") from exc
     try:

@@ -40,7 +40,11 @@ _CELLS = 12  # of a generated picture's coarsest structure, a side
 
 LEAST_BOX_IOU = 0.9
 TOLERANCE = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.15, "fp8": 1.0, "int8": 1.0, "int4": 1.0}
-"""How far a logit may be off, in standard deviations of the logits, by precision: a decision is clear beyond that."""
+"""How far a logit may be off, in standard deviations of the logits, by precision."""
+LEAST_LIKE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.1, "fp8": 0.6, "int8": 0.6, "int4": 0.6}
+"""The same of features, keys, values and hidden states, as a share of their size; nothing in common: 1 and more."""
+CLEAR = {"float32": 1e-3, "float16": 0.1, "bfloat16": math.log(0.6 / 0.4)}
+"""Difference of two logits from which a decision is clear; for fewer bits as for bfloat16: 60 % against 40 %."""
 _CHOICES = 32  # free tokens of a box, at most
 
 
@@ -67,11 +71,11 @@ class Answers:
 class Agreement:
     """Differences between two runners on N pairs.
 
-    ``features``, ``layers``, ``hidden``: largest difference in standard deviations of the right values, over all and,
-    for ``layers``, of the worst layer; ``logits``: the same of the logits between which answers decide; ``logit_abs``:
-    their largest difference itself; ``tokens``: share of greedy answers that are the same to the last token;
-    ``verdict_flips``: pairs; ``box_iou``: smallest of all pairs. ``flip_margin``, ``move_margin``: how clear, in the
-    same standard deviations, was the clearest decision that flipped a verdict or moved a box by more than rounding.
+    ``features``, ``layers``, ``hidden``: root mean square of the differences over that of the right values, for
+    ``layers`` of the worst layer. ``logits``: largest difference of the logits between which answers decide, in their
+    standard deviations; ``logit_abs``: the same itself. ``tokens``: share of greedy answers that are the same to the
+    last token. ``verdict_flips``: pairs; ``box_iou``: smallest of all pairs. ``flip_margin``, ``move_margin``: by how
+    much, in logits, the clearest decision was made that flipped a verdict or moved a box by more than rounding.
     """
 
     pairs: int
@@ -87,9 +91,11 @@ class Agreement:
     move_margin: float
 
     def agreed(self, precision: str) -> bool:
-        """Whether this is the same model: logits stay within the precision, and nothing clear was decided otherwise."""
+        """Whether this is the same model: as near as the precision allows, and nothing clear is decided otherwise."""
         exact = precision != "float32" or self.tokens == 1.0
-        return exact and max(self.logits, self.flip_margin, self.move_margin) <= TOLERANCE[precision]
+        like = max(self.features, self.layers, self.hidden) <= LEAST_LIKE[precision]
+        same = max(self.flip_margin, self.move_margin) <= CLEAR.get(precision, CLEAR["bfloat16"])
+        return exact and like and same and self.logits <= TOLERANCE[precision]
 
 
 def generated_pictures(question: Question, count: int, seed: int = 0) -> list[tuple[Image, Image]]:
@@ -129,26 +135,32 @@ def answers_of(
     """Ask about every pair, as NG whatever the verdict, so that there is a box to compare."""
     found: list[tuple[Any, ...]] = []
     grammar, layout = question.grammar, question.layout
+    first = question.order == "student"
     for number, (reference, target) in enumerate(pairs):
         features = runner.encode(reference)
+        look = runner.pooled(features)
         prefix = runner.make_prefix(str(number), features)
         kept = to_float32(runner.save_prefix(prefix)["keys_and_values"])
         kept = kept.reshape(-1, *kept.shape[-3:])
         runner.load(prefix)
         hidden = runner.read(runner.encode(target))
         logits = runner.logits(hidden, grammar.choices)
-        ok, bad = runner.logits(hidden, grammar.verdicts) if grammar.verdicts else (0.0, 0.0)
         tokens = _greedy(runner, hidden, layout.length)
         lead = grammar.verdicts[1:] or grammar.opening
-        written = write_box(runner, grammar, lead=lead, at=layout.length)
+        written = write_box(runner, grammar, lead=lead, at=layout.length, zero_box=not first)
+        if first:
+            ok, bad = runner.logits(hidden, grammar.verdicts)
+            ng = float(bad - ok)
+        else:  # the box is the verdict
+            ng = min(written.margins) * (1.0 if any(written.box) else -1.0)
         found.append(
             (
-                runner.pooled(features),
+                look,
                 kept @ _direction(kept.shape[-1]),
                 hidden,
                 logits,
                 tokens,
-                float(bad - ok),
+                ng,
                 written.box,
                 _filled(written.choices, -1),
                 _filled(written.margins, 0.0),
@@ -166,22 +178,21 @@ def compare_answers(right: Answers, other: Answers) -> Agreement:
         if values.shape != getattr(other, name).shape:
             raise ExportError(f"answers: {name}: got {getattr(other, name).shape}, allowed: {values.shape}")
     layers = [_apart(right.layers[:, n], other.layers[:, n]) for n in range(right.layers.shape[1])]
-    unit = max(float(right.logits.std()), 1e-12)
     flips = (right.ng >= 0) != (other.ng >= 0)
-    overlaps = [iou(Box(*map(float, a)), Box(*map(float, b))) for a, b in zip(right.boxes, other.boxes, strict=True)]
+    overlaps = [_overlap(*both) for both in zip(right.boxes, other.boxes, strict=True)]
     return Agreement(
         pairs=len(right.ng),
         features=_apart(right.features, other.features),
         layers=max(layers),
         hidden=_apart(right.hidden, other.hidden),
-        logits=_apart(right.logits, other.logits),
+        logits=float(np.abs(right.logits - other.logits).max() / max(float(right.logits.std()), 1e-12)),
         logit_abs=float(np.abs(right.logits - other.logits).max()),
         tokens=float((right.tokens == other.tokens).all(axis=1).mean()),
         verdict_flips=int(flips.sum()),
-        flip_margin=float(np.abs(right.ng[flips]).max(initial=0.0)) / unit,
+        flip_margin=float(np.abs(right.ng[flips]).max(initial=0.0)),
         box_iou=float(min(overlaps)),
         move_margin=max(
-            (_parting(right, other, row) / unit for row, overlap in enumerate(overlaps) if overlap < LEAST_BOX_IOU),
+            (_parting(right, other, row) for row, overlap in enumerate(overlaps) if overlap < LEAST_BOX_IOU),
             default=0.0,
         ),
     )
@@ -201,10 +212,10 @@ def read_golden(exported: Exported) -> Answers:
         raise ExportError(f"{exported.folder / GOLDEN}: cannot be read: {exc}") from exc
 
 
-def record(exported: Exported, runtime: str, agreement: Agreement, *, agreed: bool) -> None:
+def record(exported: Exported, runtime: str, version: str, agreement: Agreement, *, agreed: bool) -> None:
     """Write down whether ``runtime`` agreed; what has not, is not loaded. Raises ExportError."""
     file = exported.folder / VERIFIED
-    entry = {"manifest_sha256": exported.sha256, "agreed": agreed, **asdict(agreement)}
+    entry = {"manifest_sha256": exported.sha256, "version": version, "agreed": agreed, **asdict(agreement)}
     try:
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         known = known if isinstance(known, dict) else {}
@@ -232,6 +243,14 @@ def _filled(values: Sequence[float], with_what: float) -> NDArray[Any]:
     return np.array([*values, *[with_what] * (_CHOICES - len(values))])
 
 
+def _overlap(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    if (one == other).all():
+        return 1.0
+    if not one.any() or not other.any():
+        return 0.0  # a box against no box
+    return iou(Box(*map(float, one)), Box(*map(float, other)))
+
+
 def _parting(right: Answers, other: Answers, row: int) -> float:
     """With which margin ``right`` chose the first token of a box that ``other`` chose otherwise."""
     first = int((right.choices[row] != other.choices[row]).argmax())
@@ -239,4 +258,5 @@ def _parting(right: Answers, other: Answers, row: int) -> float:
 
 
 def _apart(right: Floats, other: Floats) -> float:
-    return float(np.abs(right - other).max() / max(float(right.std()), 1e-12))
+    size = max(float(np.sqrt(np.square(right, dtype=np.float64).mean())), 1e-12)
+    return float(np.sqrt(np.square(right - other, dtype=np.float64).mean())) / size

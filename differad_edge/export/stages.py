@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from differad_edge.engines.vlm.layout import Layout
 from differad_edge.engines.vlm.modules import Decoder, Vision
+from differad_edge.engines.vlm.runner import JUMP
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["JUMP", "Stage", "stages_of"]
+__all__ = ["Stage", "stages_of"]
 
-JUMP = 24
 """Tokens of a jump: NG and the longest drafted box fit in one."""
 OPSET = 24  # the first with TensorScatter, and Attention on a buffer
 

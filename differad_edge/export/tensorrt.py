@@ -6,6 +6,7 @@ builds for the GPU of this machine (target "native").
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 import time
@@ -23,11 +24,11 @@ from differad_edge.engines.vlm.exported import (
     StageName,
     sha256_of,
 )
-from differad_edge.engines.vlm.tensorrt_runner import Compiled
+from differad_edge.engines.vlm.tensorrt_runner import Builder, Compiled, gpu_capability
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
 from differad_edge.export.quantise import QUANTISED, quantise_export
 
-__all__ = ["GPUS", "compile_export", "target_of"]
+__all__ = ["GPUS", "NATIVE", "compile_export", "target_of"]
 
 GPUS = {
     "t4": "sm75",
@@ -50,21 +51,25 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     **dict.fromkeys(QUANTISED, ("bfloat16", "float16")),
 }
 """Of the arithmetic, and the precisions of an export that it can be made from."""
+NATIVE = "native"
+"""The GPU of this machine, by plain TensorRT."""
 _GRAPHS = "graphs"
 
 
 def target_of(name: str) -> str:
-    """``rtx4090`` or ``sm89`` as "sm89". Raises ConfigError."""
+    """``rtx4090`` or ``sm89`` as "sm89"; "native" is left. Raises ConfigError."""
+    if name.lower() == NATIVE:
+        return NATIVE
     target = GPUS.get(name.lower().replace("-", ""), name.lower())
     if not (target.startswith("sm") and target[2:].isdigit()):
-        raise ConfigError(f"--target: got {name!r}, allowed: smNN, or one of {', '.join(GPUS)}")
+        raise ConfigError(f"--target: got {name!r}, allowed: smNN, {NATIVE}, or one of {', '.join(GPUS)}")
     return target
 
 
 def compile_export(
     exported: Exported, *, target: str, precision: str, told: Callable[[str], None] | None = None
 ) -> Path:
-    """Build the engines of all stages for ``target`` ("sm89") and return their folder, which replaces an older one.
+    """Build the engines of all stages for ``target`` ("sm89", NATIVE); their folder, which replaces an older one.
 
     ``precision``: one of PRECISIONS; for fewer bits than the export has, see `quantise_export`. ``told``: is told each
     stage that begins.
@@ -76,11 +81,17 @@ def compile_export(
     if exported.manifest.precision not in wanted:
         remedy = f"export the checkpoint with --precision {' or '.join(wanted)}"
         raise ConfigError(f"--precision: got {precision!r} for an export in {exported.manifest.precision}; {remedy}")
+    builder: Builder = "tensorrt" if target == NATIVE else "tensorrt_rtx"
     try:
-        import tensorrt_rtx as trt
+        trt = importlib.import_module(builder)
     except ImportError as exc:
-        raise MissingExtraError("tensorrt", exc.name or "tensorrt-rtx") from exc
-    if not hasattr(trt.ComputeCapability, target.upper()):
+        raise MissingExtraError("tensorrt", builder.replace("_", "-")) from exc
+    if target == NATIVE:
+        found = gpu_capability()
+        if found is None:
+            raise ConfigError(f"--target: got {NATIVE!r} on a machine without an NVIDIA GPU, allowed here: smNN")
+        target = "sm{}{}".format(*found)
+    elif not hasattr(trt.ComputeCapability, target.upper()):
         known = sorted(name.lower() for name in dir(trt.ComputeCapability) if name.startswith("SM"))
         raise ConfigError(f"--target: got {target!r}, allowed for tensorrt_rtx {trt.__version__}: {', '.join(known)}")
     exported.check_files()
@@ -89,7 +100,7 @@ def compile_export(
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
-        compiled = _compiled(trt, exported, building, target=target, precision=precision, told=told)
+        compiled = _compiled(builder, trt, exported, building, target=target, precision=precision, told=told)
         (building / COMPILED).write_text(compiled.model_dump_json(indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         building.rename(folder)
@@ -101,7 +112,14 @@ def compile_export(
 
 
 def _compiled(
-    trt: Any, exported: Exported, building: Path, *, target: str, precision: str, told: Callable[[str], None] | None
+    made_by: Builder,
+    trt: Any,
+    exported: Exported,
+    building: Path,
+    *,
+    target: str,
+    precision: str,
+    told: Callable[[str], None] | None,
 ) -> Compiled:
     source = exported
     if precision in QUANTISED:
@@ -115,7 +133,8 @@ def _compiled(
             told(stage)
         began = time.perf_counter()
         file = building / f"{stage}.engine"
-        file.write_bytes(_built(trt, source.stage(stage), getattr(trt.ComputeCapability, target.upper()), stage))
+        capability = None if made_by == "tensorrt" else getattr(trt.ComputeCapability, target.upper())
+        file.write_bytes(_built(trt, source.stage(stage), capability, stage))
         engines[stage] = FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
         figures[stage] = {
             "seconds": round(time.perf_counter() - began, 2),
@@ -127,7 +146,7 @@ def _compiled(
         manifest_sha256=exported.sha256,
         target=target,
         precision=precision,
-        builder="tensorrt_rtx",
+        builder=made_by,
         version=trt.__version__,
         engines=engines,
         figures=figures,
@@ -154,8 +173,9 @@ def _built(trt: Any, file: Path, capability: Any, stage: str) -> Any:
         faults = "; ".join(parser.get_error(index).desc()[:200] for index in range(min(3, parser.num_errors)))
         raise ExportError(f"stage {stage}: TensorRT does not take its graph: {faults}")
     config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(capability, 0)
+    if capability is not None:  # else the GPU at hand
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(capability, 0)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"stage {stage}: TensorRT builds no engine: {'; '.join(said[-3:])[:400]}")

@@ -122,11 +122,24 @@ def test_limits_say_what_is_clear() -> None:
 
 def test_a_clear_ng_gets_words_about_its_own_place() -> None:
     found = compared(cascade(0.9, NG)[0])
-    assert (found.score, found.candidates[0].box, found.candidates[0].description) == (0.9, DEFECT, "A chip.")
-    assert compared(cascade(0.9, ELSEWHERE)[0]).candidates == (Candidate(DEFECT, 0.9),)
+    assert (found.candidates[0].box, found.candidates[0].description) == (DEFECT, "A chip.")
+    (plain,) = compared(cascade(0.9, ELSEWHERE)[0]).candidates
+    assert (plain.box, plain.description) == (DEFECT, None)
     engine, model = cascade(0.9, NG, describes=False)
     assert compared(engine).candidates[0].description is None
     assert model.questions == 0
+
+
+def test_a_threshold_fitted_to_doubtful_parts_passes_no_clear_ng() -> None:
+    """Good parts that the model calls nearly NG may lift the threshold far; what is clear lies beyond it."""
+    doubtful = compared(cascade(0.5, NG)[0])
+    clear = compared(cascade(0.86)[0])
+    assert compared(cascade(0.2)[0]).score < 0.01 < doubtful.score <= 0.99 < clear.score
+    assert decide(clear, 0.985).verdict is Verdict.NG
+    assert decide(compared(cascade(0.5, OK)[0]), 0.5).score < 0.5
+    engine, _ = cascade(0.9, describes=False)
+    engine._quick.answer = Evidence(0.9, (Candidate(DEFECT, 0.9), Candidate(DEFECT, 0.4)))  # type: ignore[attr-defined]
+    assert len(decide(compared(engine), 0.5).candidates) == 1
 
 
 @pytest.mark.parametrize("error", [EngineError("gone"), DeadlineExceeded("late")])

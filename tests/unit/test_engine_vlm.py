@@ -21,6 +21,7 @@ pytest.importorskip("transformers")
 
 from differad_edge.engines.vlm.checkpoint import weights_identity
 from differad_edge.engines.vlm.generate import GenerateEngine
+from differad_edge.engines.vlm.load import read_card
 from training.tiny.pairs import tiny_pair
 
 
@@ -92,8 +93,27 @@ def test_the_fingerprint_of_a_hub_id_is_its_commit(tmp_path: Path, monkeypatch: 
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / "main").write_text(commit)
         assert weights_identity("some/model") == f"some/model@{commit}"
+        assert read_card("some/model").order == "student"
+        (snapshot / "student.json").write_text(json.dumps({"order": "trained", "size_px": [640, 480]}))
+        assert read_card("some/model").size_px == (640, 480)
     with pytest.raises(ModelIntegrityError, match="some/other cannot be loaded"):
         weights_identity("some/other")
+
+
+@pytest.mark.parametrize(("section", "key"), [("text_config", "num_hidden_layers"), ("vision_config", "depth")])
+def test_a_config_of_fewer_layers_than_the_weights_is_refused(
+    section: str, key: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """transformers would leave the others out and answer all the same."""
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    config[section][key] = 1
+    if "layer_types" in config[section]:
+        config[section]["layer_types"] = config[section]["layer_types"][:1]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelIntegrityError, match="weights are not those of its config"):
+        GenerateEngine(ModelConfig(path=str(folder)))
+    assert weights_identity(str(folder)) != weights_identity(str(checkpoint))
 
 
 def test_evaluate_takes_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:

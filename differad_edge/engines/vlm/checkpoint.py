@@ -12,7 +12,7 @@ from differad_edge.errors import MissingExtraError, ModelIntegrityError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["images_and_text", "load_model", "load_processor", "model_type", "weights_identity"]
+__all__ = ["file_beside", "images_and_text", "load_model", "load_processor", "model_type", "weights_identity"]
 
 
 def load_model(
@@ -20,11 +20,11 @@ def load_model(
 ) -> PreTrainedModel:
     """The weights of ``model``, a folder or a hub id, on the CPU. ``dtype``: "float32", "bfloat16" or "float16".
 
-    Raises MissingExtraError, and ModelIntegrityError for what is torn, lacks weights, or is no vision-language model.
+    Raises MissingExtraError, and ModelIntegrityError for what is torn, lacks weights or has others than its config
+    says, or is no vision-language model.
     """
     try:
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
     except ImportError as exc:
         raise MissingExtraError("vlm", exc.name or "transformers") from exc
@@ -36,13 +36,16 @@ def load_model(
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
+    except Exception as exc:  # a wrong config fails wherever it is first used
         raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
-    # transformers draws missing weights at random and goes on.
-    lacking = sorted(str(name) for name in said["missing_keys"])
-    if lacking:
-        detail = f"{len(lacking)} weights are missing, {lacking[0]} first"
-        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {detail}")
+    # transformers draws missing weights at random, leaves others out, and goes on.
+    for kind, words in (("missing_keys", "are missing"), ("unexpected_keys", "are not those of its config")):
+        odd = sorted(str(name) for name in said[kind])
+        if kind == "unexpected_keys":
+            odd = [name for name in odd if not name.endswith("lm_head.weight")]  # tied, and kept all the same
+        if odd:
+            detail = f"{len(odd)} weights {words}, {odd[0]} first"
+            raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {detail}")
     return loaded
 
 
@@ -54,7 +57,7 @@ def model_type(model: str | os.PathLike[str]) -> str:
         raise MissingExtraError("vlm", exc.name or "transformers") from exc
     try:
         return str(AutoConfig.from_pretrained(os.fspath(model)).model_type)
-    except (OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # as above
         raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
 
 
@@ -85,7 +88,7 @@ def load_processor(model: str | os.PathLike[str], *, revision: str | None = None
         raise ModelIntegrityError(f"model: the processor of {where} is {name.get('processor_class')!r}; {allowed}")
     try:
         processor = images_and_text(base).from_pretrained(where, backend="pil", revision=revision)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+    except Exception as exc:  # tokenizers raises Exception itself
         raise ModelIntegrityError(f"model: the processor of {where} cannot be read: {_first_line(exc)}") from exc
     processor.tokenizer.padding_side = "left"
     return processor
@@ -100,24 +103,40 @@ def images_and_text(processor: type[ProcessorMixin]) -> type[Any]:
     return type(processor.__name__, (processor,), {"get_attributes": classmethod(get_attributes)})
 
 
+def file_beside(model: str, name: str) -> Path | None:
+    """A file beside the weights of ``model``, a folder or a hub id; None where there is none.
+
+    Raises ModelIntegrityError where the hub cannot be asked.
+    """
+    if Path(model).is_dir():
+        file = Path(model) / name
+        return file if file.is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError) as exc:
+        raise ModelIntegrityError(f"model: {model} cannot be loaded: {_first_line(exc)}") from exc
+    return None if found is None else Path(found)
+
+
 def weights_identity(path: str) -> str:
-    """What tells these weights from others: the SHA-256 of a folder's weight files, or the hub id with its commit.
+    """What tells this model from others: the SHA-256 of a folder's weights and settings, or the hub id with its commit.
 
     Raises ModelIntegrityError where neither can be read.
     """
     if not Path(path).is_dir():
-        from transformers.utils import cached_file
-
-        try:
-            config = cached_file(path, "config.json")
-        except (OSError, ValueError) as exc:
-            raise ModelIntegrityError(f"model: {path} cannot be loaded: {_first_line(exc)}") from exc
-        return f"{path}@{Path(config).parent.name}"  # the hub's cache has a folder for each commit
+        config = file_beside(path, "config.json")
+        if config is None:
+            raise ModelIntegrityError(f"model: {path} cannot be loaded: it has no config.json")
+        return f"{path}@{config.parent.name}"  # the hub's cache has a folder for each commit
     files = sorted(Path(path).glob("*.safetensors")) or sorted(Path(path).glob("*.bin"))
     if not files:
         raise ModelIntegrityError(f"model: {path} holds no weights")
     digest = hashlib.sha256()
-    for file in files:
+    settings = [file for kind in ("*.json", "*.jinja") for file in sorted(Path(path).glob(kind))]
+    for file in (*files, *settings):
+        digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)

@@ -45,6 +45,7 @@ class WrittenBox:
     ``probability``: 0 to 1, the geometric mean over the tokens that were free. ``unread``: the tokens that the model
     has not read yet, forced ones up to the description, the first at index ``at``; ``passes``: how often it was asked.
     ``choices``: the tokens that were free; ``margins``: how far the logit of each lies above that of the second best.
+    ``spoken``: 0 to 1, the probability that any of the allowed tokens comes first, where no verdict was asked for.
     """
 
     box: GridBox
@@ -54,6 +55,7 @@ class WrittenBox:
     passes: int
     choices: tuple[int, ...]
     margins: tuple[float, ...]
+    spoken: float
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,16 @@ def read_verdict(runner: Runner, verdicts: tuple[int, int], hidden: Floats) -> O
 
     Raises EngineError for logits that are no numbers.
     """
-    logits = _finite(runner.logits(hidden)).astype(np.float64)
-    top = logits.max()
-    all_of_them = top + math.log(np.exp(logits - top).sum())
+    logits = _finite(runner.logits(hidden))
     ok, ng = (float(logits[token]) for token in verdicts)
-    either = sum(math.exp(logit - all_of_them) for logit in (ok, ng))
     # Of the two alone, from their difference: both may be too small for a ratio.
-    return Opinion(1.0 / (1.0 + math.exp(min(700.0, ok - ng))), min(1.0, either))
+    return Opinion(1.0 / (1.0 + math.exp(min(700.0, ok - ng))), _share(logits, verdicts))
+
+
+def _share(logits: Floats, tokens: Sequence[int]) -> float:
+    """The probability of any of ``tokens``, of all that the model may say."""
+    every = np.exp(logits.astype(np.float64) - logits.max())
+    return min(1.0, float(every[list(tokens)].sum() / every.sum()))
 
 
 def write_box(
@@ -92,13 +97,14 @@ def write_box(
 ) -> WrittenBox:
     """Write a box after ``lead``, tokens not read yet of which the first has the index ``at``.
 
-    Raises DeadlineExceeded, and EngineError for logits that are no numbers.
+    ``zero_box``: (0,0),(0,0) is an answer, and with it the verdict. Raises DeadlineExceeded, and EngineError for logits
+    that are no numbers.
     """
     writer = BoxWriter(grammar, zero_box=zero_box)
     rows = {token: row for row, token in enumerate(grammar.choices)}
     read: list[int] = []
     states: list[Floats] = []  # after each token of ``read``
-    total, passes = 0.0, 0
+    total, passes, spoken = 0.0, 0, 1.0
     choices: list[int] = []
     margins: list[float] = []
     while allowed := writer.choices:
@@ -113,6 +119,9 @@ def write_box(
             ahead = written if draft is None else [*lead, *writer.guess(draft).tokens[: -len(grammar.close)]]
             read[known:], states[known:] = ahead[known:], runner.advance(ahead[known:], at + known)
             passes += 1
+        if zero_box and not choices:
+            # The grammar would make a zero box, which is OK, of whatever the model says instead.
+            spoken = _share(_finite(runner.logits(states[len(written) - 1])), allowed)
         every = _finite(runner.logits(states[len(written) - 1], grammar.choices))
         logits = every[[rows[token] for token in allowed]].astype(np.float64)
         best = int(logits.argmax())
@@ -131,6 +140,7 @@ def write_box(
         passes=passes,
         choices=tuple(choices),
         margins=tuple(margins),
+        spoken=spoken,
     )
 
 

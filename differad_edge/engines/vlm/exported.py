@@ -29,6 +29,7 @@ __all__ = [
     "ENGINES",
     "KEPT_VISION_BLOCKS",
     "MANIFEST",
+    "ON_PAIRS",
     "STAGES",
     "TOKENIZER",
     "VERIFIED",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 MANIFEST, VERIFIED, TOKENIZER = "manifest.json", "verified.json", "tokenizer.json"
+ON_PAIRS = " on pairs"
+"""Behind the name of a runtime in that file: what came of real pairs."""
 ENGINES, COMPILED = "engines", "compiled.json"
 """Folder of the compiled engines, and the file that describes those of one target."""
 FORMAT = 1
@@ -157,6 +160,9 @@ class Exported:
             missing = set(STAGES) - set(names)
             if missing and (names or kind == "stages"):
                 raise ModelIntegrityError(f"{file}: {kind}: got none for {', '.join(sorted(missing))}")
+            unknown = sorted(set(names.values()) - set(self.manifest.files))
+            if unknown:
+                raise ModelIntegrityError(f"{file}: {kind}: got {unknown[0]!r}, allowed: one of its files")
 
     @cached_property
     def sha256(self) -> str:
@@ -220,18 +226,25 @@ class Exported:
             if found != entry.sha256:
                 raise ModelIntegrityError(f"{file}: got SHA-256 {found[:12]}..., allowed: {entry.sha256[:12]}...")
 
-    def check_verified(self, runtime: str) -> None:
-        """Raise ModelIntegrityError unless `differad-edge verify` found that ``runtime`` agrees on these files."""
+    def check_verified(self, runtime: str, version: str) -> None:
+        """Raise ModelIntegrityError unless `differad-edge verify` found that ``runtime`` agrees on these files.
+
+        Where it was asked about real pairs too, it must agree there as well.
+        """
         remedy = f"run: differad-edge verify {self.folder}"
         try:
             said: Any = json.loads((self.folder / VERIFIED).read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:
             raise ModelIntegrityError(f"{self.folder}: not verified; {remedy}") from exc
-        entry = said.get(runtime) if isinstance(said, dict) else None
-        if not isinstance(entry, dict) or entry.get("manifest_sha256") != self.sha256:
-            raise ModelIntegrityError(f"{self.folder}: not verified with {runtime}; {remedy}")
-        if entry.get("agreed") is not True:
-            raise ModelIntegrityError(f"{self.folder}: {runtime} does not agree with PyTorch, see {VERIFIED}")
+        known = said if isinstance(said, dict) else {}
+        for name in (runtime, runtime + ON_PAIRS):
+            entry = known.get(name)
+            entry = entry if isinstance(entry, dict) else {}
+            holds = (entry.get("manifest_sha256"), entry.get("version")) == (self.sha256, version)
+            if not holds and name == runtime:
+                raise ModelIntegrityError(f"{self.folder}: not verified with {runtime}, {version[:12]}; {remedy}")
+            if holds and entry.get("agreed") is not True:
+                raise ModelIntegrityError(f"{self.folder}: {name} does not agree with PyTorch, see {VERIFIED}")
 
 
 def sha256_of(file: Path) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from differad_edge.config import ConfigModel, ModelConfig, load_config
-from differad_edge.engines.vlm.checkpoint import load_model, load_processor, model_type, weights_identity
+from differad_edge.engines.vlm.checkpoint import file_beside, load_model, load_processor, model_type, weights_identity
 from differad_edge.engines.vlm.exported import MANIFEST, Exported
 from differad_edge.engines.vlm.layout import Fit, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
 from differad_edge.engines.vlm.runner import Runner
 from differad_edge.engines.vlm.student import StudentEngine
-from differad_edge.errors import ConfigError, MissingExtraError, ModelIntegrityError
+from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from differad_edge.engines.vlm.generate import GenerateEngine
 
 __all__ = ["STUDENT_FILE", "LoadedStudent", "StudentCard", "load_student", "read_card", "runner_for", "vlm_engine"]
+
+_log = logging.getLogger(__name__)
 
 STUDENT_FILE = "student.json"
 """Beside the weights of a student: how it was trained to be asked."""
@@ -64,8 +67,8 @@ def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> StudentEngi
 
 def read_card(path: str) -> StudentCard:
     """The card beside the weights, or the defaults. Raises ModelIntegrityError for one of other prompts or no card."""
-    file = Path(path) / STUDENT_FILE
-    if not file.is_file():
+    file = file_beside(path, STUDENT_FILE)
+    if file is None:
         return StudentCard()
     try:
         card = load_config(file, StudentCard)
@@ -92,11 +95,20 @@ def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu") -> Load
     """Read the checkpoint of a student. Raises as `vlm_engine` does."""
     path = str(model.path)
     processor = load_processor(path)
-    weights = load_model(path, dtype=dtype).eval().to(device)
+    weights = load_model(path, dtype=dtype).eval()
+    try:
+        weights.to(device)
+    except RuntimeError as exc:  # PyTorch's out of memory
+        raise EngineError(f"model: {path} cannot be brought to {device}: {str(exc).splitlines()[0][:200]}") from exc
     card = read_card(path)
     question = question_of(
         processor, _size(model, card, weights), order=_order(model, card), max_new_tokens=model.max_new_tokens
     )
+    rows = weights.get_input_embeddings().weight.shape[0]
+    largest = max(question.image_token, *question.layout.before, *question.layout.between, *question.layout.after)
+    if max(largest, *question.grammar.choices) >= rows:
+        detail = f"its tokenizer gives the token {largest}, allowed with {rows} embeddings: 0 to {rows - 1}"
+        raise ModelIntegrityError(f"model: {path}: {detail}")
     images = processor.image_processor
     return LoadedStudent(weights, processor, question, tuple(images.image_mean), tuple(images.image_std))
 
@@ -112,6 +124,12 @@ def _student(model: ModelConfig, threads: int | None) -> StudentEngine:
     if threads is not None:
         torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
+    if not gpu:
+        _log.warning(
+            "the language model runs on the CPU, far slower: PyTorch %s sees no NVIDIA GPU; check nvidia-smi, and that "
+            "PyTorch was installed for CUDA",
+            torch.__version__,
+        )
     precision = model.precision or ("bf16" if gpu else "fp32")
     if precision not in _DTYPES:
         raise ConfigError(
@@ -139,7 +157,7 @@ def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
     exported = Exported(str(model.path))
     exported.check_files()
     runner = runner_for(exported, precision=model.precision, threads=threads)
-    exported.check_verified(runner.name)
+    exported.check_verified(runner.name, runner.version)
     return StudentEngine(
         runner,
         exported.question,
@@ -160,7 +178,12 @@ def runner_for(exported: Exported, *, precision: str | None = None, threads: int
     from differad_edge.engines.vlm.onnx_runner import OnnxRunner
     from differad_edge.engines.vlm.tensorrt_runner import TensorRtRunner, engines_for, gpu_capability
 
-    capability = gpu_capability() if exported.is_compiled else None
+    try:
+        capability = gpu_capability() if exported.is_compiled else None
+    except MissingExtraError:
+        if precision is not None:
+            raise
+        capability = None  # its graphs run without
     folder = None if capability is None else engines_for(exported, capability, precision)
     if folder is not None:
         return TensorRtRunner(exported, folder)

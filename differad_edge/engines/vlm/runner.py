@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from differad_edge.engines.vlm.layout import Layout
+from differad_edge.errors import EngineError
 from differad_edge.images import Image
 
-__all__ = ["Floats", "Prefix", "Runner"]
+__all__ = ["JUMP", "Floats", "Prefix", "Runner", "check_room"]
 
+JUMP = 24
+"""Tokens of the answer that are read at once where sizes are fixed: a box with all that is forced around it."""
 Floats = NDArray[np.float32]
 
 
@@ -35,13 +38,15 @@ class Runner(Protocol):
     """Runs the parts of one model at one layout. One instance is used by one thread at a time."""
 
     name: str
-    """Of the runtime, as "onnxruntime-cpu": a verification holds for one."""
+    """Of the runtime, as "onnxruntime-cpu"."""
+    version: str
+    """Of the runtime, or what tells its compiled engines from others: a verification holds for one name and version."""
     precision: str
     """Of its arithmetic."""
     layout: Layout
 
     def encode(self, canvas: Image) -> Any:
-        """Vision features, as the runner keeps them, of HxWx3 uint8 BGR at the working size."""
+        """Vision features, as the runner keeps them until the next image, of HxWx3 uint8 BGR at the working size."""
         ...
 
     def pooled(self, features: Any) -> Floats:
@@ -56,8 +61,12 @@ class Runner(Protocol):
         """Its keys and values as arrays, for the disk; bfloat16 as the uint16 that holds it."""
         ...
 
+    def check_prefix(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise EngineError for arrays that save_prefix did not give: of another shape or precision."""
+        ...
+
     def restore_prefix(self, key: str, arrays: dict[str, NDArray[Any]]) -> Prefix:
-        """Undo save_prefix. Raises EngineError for arrays of another shape or precision."""
+        """Undo save_prefix. Raises EngineError as check_prefix does, or where the device's memory does not suffice."""
         ...
 
     def load(self, prefix: Prefix) -> None:
@@ -69,9 +78,18 @@ class Runner(Protocol):
         ...
 
     def advance(self, tokens: Sequence[int], at: int) -> Floats:
-        """Read tokens of the answer, the first at index ``at``: (tokens, width) hidden states."""
+        """Read tokens of the answer, the first at index ``at``: (tokens, width) hidden states.
+
+        Raises EngineError beyond the layout's capacity.
+        """
         ...
 
     def logits(self, hidden: Floats, rows: Sequence[int] | None = None) -> Floats:
         """(..., rows) logits of hidden states for these tokens, of the whole vocabulary for None."""
         ...
+
+
+def check_room(layout: Layout, tokens: int) -> None:
+    """Raise EngineError where the buffer has no room for so many tokens of question and answer."""
+    if tokens > layout.capacity:
+        raise EngineError(f"answer: got {tokens} tokens with its question, allowed: {layout.capacity}")

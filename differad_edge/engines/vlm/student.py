@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["StudentEngine", "StudentPrepared", "StudentReference"]
 
 LEAST_VERDICT = 0.5
-"""Probability of either verdict below which the model does not speak the student's language."""
+"""Probability of either verdict, or of any box, below which the model does not speak the language of the answer."""
+BOX_SHARE = 0.1
+"""Of a score above one half that depends on the box: a large defect without sharp edges must not score low."""
 BOX_FROM = 0.1
 """Probability of NG from which a box is written, for thresholds that are lower than the default."""
 
@@ -80,8 +82,8 @@ class StudentEngine:
 
     ``to_text``: token ids to text; ``describes``: whether NG parts are put into words.
 
-    The score of a part is the probability of NG between the two verdicts; of a box that reaches one half, as much above
-    one half as the verdict and the digits of the box are certain: 0.5 + (P(NG) - 0.5) * P(box).
+    The score of a part is the probability of NG between the two verdicts. A box tells a little more: what reaches one
+    half is ranked by how certain its digits are, within BOX_SHARE of what the verdict gives it.
     """
 
     name = "vlm"
@@ -102,11 +104,12 @@ class StudentEngine:
         self._to_text, self._max_new_tokens = to_text, max_new_tokens
         self._describes = describes
         self._shelf = Shelf(references_bytes)
-        size = question.layout.size
+        layout, size = question.layout, question.layout.size
         settings = {
             "engine": self.name,
             "model": identity,
-            "prompt": [question.order, PROMPT_VERSION, list(question.layout.before)],
+            "prompt": [question.order, PROMPT_VERSION, layout.before, layout.between, layout.after],
+            "answer": list(question.grammar.choices),
             "size": [size.width_px, size.height_px, size.fit],
             "tokens": max_new_tokens,
         }
@@ -129,7 +132,7 @@ class StudentEngine:
             if key is None or key.shape != (hashlib.sha256().digest_size,) or key.dtype != np.uint8:
                 raise EngineError("prepared reference: not written by this engine")
             reference = StudentReference(key.tobytes().hex(), kept, arrays[f"{start}look"])
-            self._runner.restore_prefix(reference.key, kept)
+            self._runner.check_prefix(kept)
             found.append(reference)
         if not found:
             raise EngineError("prepared reference: not written by this engine")
@@ -211,7 +214,8 @@ class StudentEngine:
         )
         if deadline is not None:
             deadline.check()
-        score = opinion.ng if opinion.ng < 0.5 else 0.5 + (opinion.ng - 0.5) * written.probability
+        certain = 1.0 - BOX_SHARE * (1.0 - written.probability)
+        score = opinion.ng if opinion.ng < 0.5 else 0.5 + (opinion.ng - 0.5) * certain
         words = None
         if self._describes and opinion.ng >= self.default_threshold:
             words = self._words(written.unread, written.at, deadline)
@@ -230,6 +234,9 @@ class StudentEngine:
         written = write_box(self._runner, question.grammar, lead=lead, at=thought.at, zero_box=True, deadline=deadline)
         if deadline is not None:
             deadline.check()
+        if written.spoken < LEAST_VERDICT:
+            detail = f"the model begins a box with a probability of {written.spoken:.3g} only"
+            return Evidence(0.0, reason=Reason.UNPARSABLE_ANSWER.value, detail=detail)
         sure = max(LEAST_PROBABILITY, written.probability)
         if not any(written.box):
             return Evidence(0.5 - sure / 2)

@@ -18,6 +18,7 @@ from pydantic import Field
 from differad_edge.config import ConfigModel, load_config
 from differad_edge.engines.vlm.cuda import Block, Cuda
 from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, StageName, sha256_of
+from differad_edge.engines.vlm.exported_runner import ExportedRunner
 from differad_edge.engines.vlm.numbers import to_float32
 from differad_edge.engines.vlm.runner import Floats, Prefix
 from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
@@ -25,9 +26,12 @@ from differad_edge.errors import ConfigError, EngineError, MissingExtraError, Mo
 if TYPE_CHECKING:
     from differad_edge.images import Image
 
-__all__ = ["Compiled", "TensorRtRunner", "engines_for", "gpu_capability", "read_compiled"]
+__all__ = ["Builder", "Compiled", "TensorRtRunner", "engines_for", "gpu_capability", "read_compiled"]
 
 _ONE_TIME: frozenset[StageName] = frozenset({"prefix"})  # used at registration alone: not held in between
+
+
+Builder = Literal["tensorrt", "tensorrt_rtx"]
 
 
 class Compiled(ConfigModel):
@@ -37,7 +41,7 @@ class Compiled(ConfigModel):
     """Of the export that they were built from."""
     target: Annotated[str, Field(pattern=r"^sm\d{2,3}$")]
     precision: str
-    builder: Literal["tensorrt", "tensorrt_rtx"]
+    builder: Builder
     version: str
     """Of the builder: an engine runs with this version alone."""
     engines: dict[StageName, FileEntry]
@@ -63,7 +67,7 @@ def gpu_capability() -> tuple[int, int] | None:
         return None
 
 
-class TensorRtRunner:
+class TensorRtRunner(ExportedRunner):
     """See Runner. ``folder``: of the engines, None for those that fit this machine's GPU.
 
     Raises MissingExtraError, EngineError without a GPU, ModelIntegrityError for engines that are missing, torn, of
@@ -84,16 +88,13 @@ class TensorRtRunner:
         if self._compiled.target != here:
             raise ModelIntegrityError(f"{folder}: target: got {self._compiled.target}, allowed on this GPU: {here}")
         self._trt = _tensorrt(self._compiled)
+        super().__init__(exported)
         self.precision = {"bf16": "bfloat16", "fp16": "float16"}.get(self._compiled.precision, self._compiled.precision)
         self.name = f"tensorrt-{here}-{self._compiled.precision}"
-        manifest = exported.manifest
-        self.layout, self._shape, self._jump = exported.question.layout, manifest.shape, manifest.jump
-        self._embeddings, self._head = exported.table("embeddings"), exported.table("head")
+        self.version = sha256_of(folder / COMPILED)
         self._runtime = self._trt.Runtime(self._trt.Logger(self._trt.Logger.ERROR))
         self._contexts = {name: self._context(name) for name in STAGES if name not in _ONE_TIME}
-        self._names = [f"{kind}_{layer}" for layer in range(self._shape.layers) for kind in ("keys", "values")]
-        self._value_bytes = 4 if manifest.precision == "float32" else 2
-        self._dtype: Any = {"float32": np.float32, "float16": np.float16}.get(manifest.precision, np.uint16)
+        self._value_bytes = int(np.dtype(self._kept).itemsize)
         row = self._shape.kv_heads * self._shape.head_dim * self._value_bytes
         self._buffer = cuda.block(len(self._names) * self.layout.capacity * row)
         tokens, width = self.layout.size.tokens, self._shape.width
@@ -107,7 +108,6 @@ class TensorRtRunner:
             "logits": self._shape.vocabulary * 4,
         }
         self._places = {name: cuda.block(count) for name, count in sizes.items()}
-        self._loaded: Prefix | None = None
 
     def encode(self, canvas: Image) -> str:
         """See Runner. The features stay where the next image's will be: they are read before that one comes."""
@@ -118,7 +118,7 @@ class TensorRtRunner:
     def pooled(self, features: str) -> Floats:
         """See Runner."""
         shape = (self.layout.size.tokens, self._shape.width)
-        return to_float32(self._cuda.to_host(self._places["features"].address, shape, self._dtype))
+        return to_float32(self._cuda.to_host(self._places["features"].address, shape, self._kept))
 
     def make_prefix(self, key: str, features: str) -> Prefix:
         """See Runner."""
@@ -131,28 +131,7 @@ class TensorRtRunner:
 
     def save_prefix(self, prefix: Prefix) -> dict[str, NDArray[Any]]:
         """See Runner."""
-        return {"keys_and_values": self._cuda.to_host(prefix.content.address, self._prefix_shape, self._dtype)}
-
-    def restore_prefix(self, key: str, arrays: dict[str, NDArray[Any]]) -> Prefix:
-        """See Runner."""
-        array = arrays.get("keys_and_values")
-        if array is None or array.shape != self._prefix_shape or array.dtype != self._dtype:
-            got = "nothing" if array is None else f"{array.shape} {array.dtype}"
-            allowed = f"{self._prefix_shape} {np.dtype(self._dtype)}"
-            raise EngineError(f"prepared reference: got {got}, allowed: {allowed}")
-        block: Block = self._cuda.block(array.nbytes)
-        self._cuda.to_device(np.ascontiguousarray(array), block.address)
-        return Prefix(key, block, block.bytes)
-
-    def load(self, prefix: Prefix) -> None:
-        """See Runner."""
-        if self._loaded is not None and self._loaded.content is prefix.content:
-            return
-        row = self._shape.head_dim * self._value_bytes
-        from_pitch, to_pitch = self.layout.prefix_length * row, self.layout.capacity * row
-        heads = self._shape.kv_heads * len(self._names)
-        self._cuda.copy_rows(self._buffer.address, to_pitch, prefix.content.address, from_pitch, from_pitch, heads)
-        self._loaded = prefix
+        return {"keys_and_values": self._cuda.to_host(prefix.content.address, self._prefix_shape, self._kept)}
 
     def read(self, features: str) -> Floats:
         """See Runner."""
@@ -160,38 +139,28 @@ class TensorRtRunner:
         hidden: Floats = self._hidden(1)[0]
         return hidden
 
-    def advance(self, tokens: Sequence[int], at: int) -> Floats:
-        """See Runner."""
-        found = []
-        for first in range(0, len(tokens), self._jump):
-            some = list(tokens[first : first + self._jump])
-            stage: StageName = "step" if len(some) == 1 else "jump"
-            width = 1 if len(some) == 1 else self._jump
-            if at + first + width > self.layout.capacity:
-                # A jump fills its length with tokens that nobody sees, and they need room too.
-                found += [self.advance([token], at + first + offset)[0] for offset, token in enumerate(some)]
-                continue
-            x = to_float32(self._embeddings[[*some, *[0] * (width - len(some))]])
-            self._cuda.to_device(np.ascontiguousarray(x), self._places["x"].address)
-            self._cuda.to_device(np.array([at + first], np.int64), self._places["start"].address)
-            self._run(stage, {})
-            found += list(self._hidden(width)[: len(some)])
-        return np.asarray(np.stack(found), np.float32)
+    def _restored(self, key: str, array: NDArray[Any]) -> Prefix:
+        block: Block = self._cuda.block(array.nbytes)
+        self._cuda.to_device(np.ascontiguousarray(array), block.address)
+        return Prefix(key, block, block.bytes)
 
-    def logits(self, hidden: Floats, rows: Sequence[int] | None = None) -> Floats:
-        """See Runner."""
-        if rows is not None:
-            return np.asarray(hidden @ to_float32(self._head[list(rows)]).T, np.float32)
-        found = []
-        for state in hidden.reshape(-1, hidden.shape[-1]):
-            self._cuda.to_device(np.ascontiguousarray(state), self._places["hidden"].address)
-            self._run("head", {})
-            found.append(self._cuda.to_host(self._places["logits"].address, (self._shape.vocabulary,), np.float32))
-        return np.asarray(np.stack(found).reshape(*hidden.shape[:-1], -1), np.float32)
+    def _copy_in(self, prefix: Prefix) -> None:
+        row = self._shape.head_dim * self._value_bytes
+        from_pitch, to_pitch = self.layout.prefix_length * row, self.layout.capacity * row
+        heads = self._shape.kv_heads * len(self._names)
+        self._cuda.copy_rows(self._buffer.address, to_pitch, prefix.content.address, from_pitch, from_pitch, heads)
 
-    @property
-    def _prefix_shape(self) -> tuple[int, ...]:
-        return (2 * self._shape.layers, self._shape.kv_heads, self.layout.prefix_length, self._shape.head_dim)
+    def _hidden_after(self, stage: Literal["step", "jump"], tokens: Sequence[int], start: int) -> Floats:
+        self._cuda.to_device(np.ascontiguousarray(self._embedded(tokens)), self._places["x"].address)
+        self._cuda.to_device(np.array([start], np.int64), self._places["start"].address)
+        self._run(stage, {})
+        return self._hidden(len(tokens))
+
+    def _logits_of(self, state: Floats) -> Floats:
+        self._cuda.to_device(np.ascontiguousarray(state), self._places["hidden"].address)
+        self._run("head", {})
+        logits: Floats = self._cuda.to_host(self._places["logits"].address, (self._shape.vocabulary,), np.float32)
+        return logits
 
     @property
     def _prefix_bytes(self) -> int:

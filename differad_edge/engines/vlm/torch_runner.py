@@ -12,7 +12,7 @@ from torch import Tensor
 
 from differad_edge.engines.vlm.layout import Layout
 from differad_edge.engines.vlm.modules import BufferMemory, Decoder, Vision
-from differad_edge.engines.vlm.runner import Floats, Prefix
+from differad_edge.engines.vlm.runner import JUMP, Floats, Prefix, check_room
 from differad_edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _WARM_UPS = 3  # before a capture: libraries choose their kernels and take their
 class TorchRunner:
     """See Runner. ``model``: a Qwen3-VL on its device, whose weights are shared; ``mean``, ``std``: of its images.
 
-    ``graphs``: capture the vision tower, the tail and the steps as CUDA graphs; None where there is CUDA.
+    ``graphs``: capture the vision tower, the tail, a step and a jump as CUDA graphs, at once; None where there is CUDA.
 
     Raises EngineError when the device's memory does not suffice.
     """
@@ -46,6 +46,7 @@ class TorchRunner:
         self.layout = layout
         self.device, self.dtype = model.device, model.dtype
         self.name = f"torch-{self.device.type}"
+        self.version = str(torch.__version__)
         self.precision = str(self.dtype).removeprefix("torch.")
         config = model.config.text_config
         with _memory_errors():
@@ -58,6 +59,8 @@ class TorchRunner:
         self._loaded: Prefix | None = None
         self._graphs = self.device.type == "cuda" if graphs is None else graphs
         self._captured: dict[str, Callable[..., Any]] = {}
+        if self._graphs:
+            self._capture_all()
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -93,20 +96,25 @@ class TorchRunner:
 
     def restore_prefix(self, key: str, arrays: dict[str, NDArray[Any]]) -> Prefix:
         """See Runner."""
+        self.check_prefix(arrays)
+        with _memory_errors():
+            content = torch.from_numpy(arrays["keys_and_values"]).view(self.dtype).to(self.device)
+        return Prefix(key, content, content.nbytes)
+
+    def check_prefix(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """See Runner."""
         array = arrays.get("keys_and_values")
         shape = (*self._buffer.shape[:3], self.layout.prefix_length, self._buffer.shape[4])
         kept = torch.empty(0, dtype=torch.uint16 if self.dtype == torch.bfloat16 else self.dtype).numpy().dtype
         if array is None or array.shape != shape or array.dtype != kept:
             got = "nothing" if array is None else f"{array.shape} {array.dtype}"
             raise EngineError(f"prepared reference: got {got}, allowed: {shape} {kept}")
-        with _memory_errors():
-            content = torch.from_numpy(array).view(self.dtype).to(self.device)
-        return Prefix(key, content, content.nbytes)
 
     def load(self, prefix: Prefix) -> None:
         """See Runner."""
         if self._loaded is None or self._loaded.content is not prefix.content:
-            with torch.inference_mode():
+            self._loaded = None  # a copy that fails leaves a mixture
+            with torch.inference_mode(), _memory_errors():
                 self._buffer[:, :, :, : self.layout.prefix_length].copy_(prefix.content)
             self._loaded = prefix
 
@@ -117,14 +125,18 @@ class TorchRunner:
 
     def advance(self, tokens: Sequence[int], at: int) -> Floats:
         """See Runner."""
-        ids = torch.tensor(tokens, device=self.device)
+        check_room(self.layout, at + len(tokens))
+        count = len(tokens)
+        # A graph has one size; what fills a jump is seen by none of its tokens, and written over.
+        filled = self._graphs and 1 < count <= JUMP and at + JUMP <= self.layout.capacity
+        ids = torch.tensor([*tokens, *[0] * (JUMP - count)] if filled else list(tokens), device=self.device)
         start = torch.tensor([at], device=self.device)
         with torch.inference_mode(), _memory_errors():
-            return _host(self._replayed(f"step{len(tokens)}", self._step, ids, start))
+            return _host(self._replayed(f"step{len(ids)}", self._step, ids, start)[:count])
 
     def logits(self, hidden: Floats, rows: Sequence[int] | None = None) -> Floats:
         """See Runner."""
-        with torch.inference_mode():
+        with torch.inference_mode(), _memory_errors():
             states = torch.from_numpy(hidden).to(self.device, self.dtype)
             return _host(states @ (self._head if rows is None else self._some_rows(tuple(rows))).t())
 
@@ -146,15 +158,24 @@ class TorchRunner:
         return BufferMemory(self._buffer, torch.full((1,), start, device=self.device), count)
 
     def _replayed(self, name: str, run: Callable[..., Any], *inputs: Tensor) -> Any:
-        """``run(*inputs)``, from the second time on as the replay of a captured graph where graphs are on."""
-        if not self._graphs:
-            return run(*inputs)
-        if name not in self._captured:
-            self._captured[name] = _capture(run, inputs)
-        return self._captured[name](*inputs)
+        """``run(*inputs)``, as the replay of its graph where one was captured."""
+        return self._captured.get(name, run)(*inputs)
+
+    def _capture_all(self) -> None:
+        """Here, not on the line: the first NG must not wait for it. One pool, for the graphs run one after another."""
+        size, start = self.layout.size, torch.zeros(1, dtype=torch.int64, device=self.device)
+        with torch.inference_mode(), _memory_errors():
+            image = torch.zeros((size.height_px, size.width_px, 3), dtype=torch.uint8, device=self.device)
+            pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+            features = self._vision(image)
+            self._captured["vision"] = _capture(self._vision, (image,), pool)
+            self._captured["tail"] = _capture(self._read_tail, features, pool)
+            for count in (1, JUMP):
+                ids = torch.zeros(count, dtype=torch.int64, device=self.device)
+                self._captured[f"step{count}"] = _capture(self._step, (ids, start), pool)
 
 
-def _capture(run: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+def _capture(run: Callable[..., Any], inputs: Sequence[Tensor], pool: Any) -> Callable[..., Any]:
     """A function that copies its inputs to where the graph reads them and replays it; results are copies."""
     static = [tensor.clone() for tensor in inputs]
     beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -164,7 +185,8 @@ def _capture(run: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[...,
             run(*static)
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads may use the GPU meanwhile.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         outputs = run(*static)
 
     def replay(*given: Tensor) -> Any:

@@ -136,6 +136,17 @@ def test_what_tensorrt_refuses_is_named(
     assert not list(tmp_path.rglob("*.building"))
 
 
+def test_plain_tensorrt_builds_for_the_gpu_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: (9, 0))
+    made = compiled(tmp_path, target=target_of("native"))
+    assert made.name == "sm90-bf16"
+    assert read_compiled(made).builder == "tensorrt"
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: None)
+    with pytest.raises(ConfigError, match="got 'native' on a machine without an NVIDIA GPU"):
+        compiled(tmp_path, target="native")
+
+
 def test_without_tensorrt_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingExtraError, match=r"differad-edge\[tensorrt\]"):
@@ -149,7 +160,7 @@ def test_targets_have_names() -> None:
         "sm89",
     ]
     for name in ("4090", "", "sm", "smx9", "gtx"):
-        with pytest.raises(ConfigError, match="allowed: smNN, or one of"):
+        with pytest.raises(ConfigError, match="allowed: smNN, native, or one of"):
             target_of(name)
     assert set(tensorrt.GPUS.values()) <= {f"sm{n}" for n in (75, 80, 86, 89, 120, 121)}
 

@@ -43,18 +43,18 @@ def test_the_same_answers_agree() -> None:
     assert all(found.agreed(precision) for precision in ("float32", "float16", "bfloat16", "fp8", "int8", "int4"))
 
 
-@pytest.mark.parametrize(("margin", "agrees"), [(0.1, True), (0.2, False)])
+@pytest.mark.parametrize(("margin", "agrees"), [(0.3, True), (0.5, False)])
 def test_a_box_may_move_where_two_digits_were_equally_likely(margin: float, agrees: bool) -> None:
     right = answers(margin=margin)
     found = compare_answers(right, with_another_box(right))
     assert found.box_iou == 0.0
     assert found.move_margin == pytest.approx(margin)
     assert found.agreed("bfloat16") is agrees
-    assert found.agreed("fp8")
+    assert found.agreed("fp8") is agrees
     assert not found.agreed("float32")
 
 
-@pytest.mark.parametrize(("ng", "agrees"), [(0.1, True), (0.2, False)])
+@pytest.mark.parametrize(("ng", "agrees"), [(0.3, True), (0.5, False)])
 def test_a_verdict_may_flip_where_it_was_open(ng: float, agrees: bool) -> None:
     right = answers(ng=ng)
     other = replace(right, ng=right.ng * [-1.0, 1.0, 1.0])

@@ -12,8 +12,9 @@ pytest.importorskip("transformers")
 import torch
 from students import GRAMMAR, IMAGE, picture, question, student
 
+from differad_edge.engines.vlm import torch_runner
 from differad_edge.engines.vlm.layout import Layout
-from differad_edge.engines.vlm.runner import Floats
+from differad_edge.engines.vlm.runner import JUMP, Floats
 from differad_edge.engines.vlm.torch_runner import TorchRunner
 from differad_edge.errors import EngineError
 
@@ -136,3 +137,34 @@ def test_what_another_model_kept_is_refused(change: str) -> None:
     )
     with pytest.raises(EngineError, match="prepared reference: got"):
         runner.restore_prefix("r", wrong)
+
+
+def test_with_graphs_a_jump_has_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fills a jump changes nothing; no GPU is needed for that, only for the capture itself."""
+    sizes = []
+
+    def capture(run: Any, inputs: Any, pool: Any) -> Any:
+        def replay(*given: Any) -> Any:
+            assert [one.shape for one in given] == [one.shape for one in inputs]
+            sizes.append(len(given[0]))
+            return run(*given)
+
+        return replay
+
+    monkeypatch.setattr(torch_runner, "_capture", capture)
+    model, layout = student(3), question(64, seed=3)
+    plain, graphed = TorchRunner(model, layout, graphs=False), TorchRunner(model, layout, graphs=True)
+    for runner in (plain, graphed):
+        runner.load(runner.make_prefix("r", runner.encode(picture(1, 64))))
+        runner.read(runner.encode(picture(2, 64)))
+    sizes.clear()
+    for count in (1, 2, 13, JUMP, JUMP + 1):
+        tokens = list(range(100, 100 + count))
+        np.testing.assert_allclose(
+            graphed.advance(tokens, layout.length), plain.advance(tokens, layout.length), atol=1e-5
+        )
+    assert sizes == [1, JUMP, JUMP, JUMP]
+    end = layout.capacity
+    assert len(graphed.advance([1, 2], end - 2)) == 2
+    with pytest.raises(EngineError, match=f"answer: got {end + 1} tokens"):
+        graphed.advance([1, 2], end - 1)
