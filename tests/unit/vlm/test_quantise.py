@@ -16,7 +16,8 @@ import onnxruntime  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from differad_edge.errors import ConfigError, ExportError  # noqa: E402
-from differad_edge.export.quantise import AWQ_STEPS, _awq, _Rewriting, _smoothing, _Store, quantise_export  # noqa: E402
+from differad_edge.export.fewer_bits import AWQ_STEPS, QuantisedWeights, awq, smoothing  # noqa: E402
+from differad_edge.export.quantise import _Rewriting, quantise_export  # noqa: E402
 from differad_edge.export.ranges import InputRange, read_ranges, write_ranges  # noqa: E402
 
 K, N, ROWS = 256, 96, 40
@@ -57,7 +58,7 @@ def run(model: Any, folder: Path) -> list[Any]:
 
 def rewrite(model: Any, bits: Any, folder: Path, known: dict[str, InputRange] | None = None) -> int:
     with (folder / "quantised.bin").open("wb") as stream:
-        return _Rewriting(model, ranges() if known is None else known, _Store(bits, folder, stream)).run()
+        return _Rewriting(model, ranges() if known is None else known, QuantisedWeights(bits, folder, stream)).run()
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -82,7 +83,7 @@ def test_layers_that_read_the_same_share_its_quantised_form(tmp_path: Path) -> N
 def test_stages_share_what_is_quantised(tmp_path: Path) -> None:
     first, second = graph(), graph()
     with (tmp_path / "quantised.bin").open("wb") as stream:
-        store = _Store("int8", tmp_path, stream)
+        store = QuantisedWeights("int8", tmp_path, stream)
         for model in (first, second):
             assert _Rewriting(model, ranges(), store).run() == 2
     assert (tmp_path / "quantised.bin").stat().st_size == 2 * N * K
@@ -105,7 +106,7 @@ def test_scales_are_those_of_the_formulas(tmp_path: Path) -> None:
 def test_smoothing_evens_out_inputs_and_weights() -> None:
     weight = np.random.default_rng(2).normal(size=(N, K)).astype(np.float32)
     seen = ranges()[MLP[0]]
-    scale = _smoothing([weight], seen)
+    scale = smoothing([weight], seen)
     # SmoothQuant, Eq. 4: at alpha = 0.5 both sides end with the same range.
     np.testing.assert_allclose(seen.largest / scale, np.abs(weight * scale).max(0), rtol=1e-5)
 
@@ -121,10 +122,10 @@ def test_awq_is_no_worse_than_plain_rounding() -> None:
         rounded = (np.rint(wide / step) * step).reshape(N, K) / scale
         return float(np.square(x @ (rounded - weight).T).mean())
 
-    assert error(_awq([weight], seen)) < 0.8 * error(np.ones(K))
+    assert error(awq([weight], seen)) < 0.8 * error(np.ones(K))
     assert AWQ_STEPS[0] == 0.0  # plain rounding is among what is tried
     flat = InputRange(np.ones(K, np.float32), np.ones(K, np.float32))
-    np.testing.assert_allclose(_awq([weight], flat), 1.0)
+    np.testing.assert_allclose(awq([weight], flat), 1.0)
 
 
 def test_what_must_keep_its_bits_does(tmp_path: Path) -> None:
@@ -178,5 +179,5 @@ def test_other_bits_are_refused(tmp_path: Path) -> None:
 
 def test_four_bits_are_packed_low_first(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    _Store("int4", tmp_path, stream).stored("t", np.array([[1, -2], [7, -7]], np.int8))
+    QuantisedWeights("int4", tmp_path, stream).stored("t", np.array([[1, -2], [7, -7]], np.int8))
     assert stream.getvalue() == bytes([0xE1, 0x97])
