@@ -26,6 +26,7 @@ __all__ = [
     "ConfigModel",
     "InspectorConfig",
     "ModelConfig",
+    "SidePx",
     "ThresholdConfig",
     "load_config",
     "load_mapping",
@@ -36,6 +37,8 @@ _MAX_FILE_BYTES = 1_000_000
 _SECRETS = frozenset({"token", "password"})
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+SidePx = Annotated[int, Field(ge=32, le=4096)]
+"""Of what a language model sees: its memory grows with the fourth power of a side."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -112,7 +115,7 @@ class ModelConfig(ConfigModel):
     thinks first; or as one that must be told the format in full. None: what the checkpoint says it was trained with,
     else "student" for a Qwen3-VL in this process and "trained" for any other."""
     max_new_tokens: Annotated[int, Field(ge=16, le=4096)] = 256
-    size_px: tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]] | None = None
+    size_px: tuple[SidePx, SidePx] | None = None
     """Student: width and height at which it sees every image; None: what the checkpoint says, else 800x800."""
     fit: Literal["stretch", "letterbox"] | None = None
     """Student: whether images are stretched to that size or keep their aspect; None: the checkpoint's, else stretch."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from differad_edge.config import ConfigModel, load_config
+from differad_edge.config import ConfigModel, SidePx, load_config
 from differad_edge.engines.vlm.grammar import AnswerTokens
 from differad_edge.engines.vlm.layout import Fit, Layout, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question
@@ -80,8 +80,8 @@ class StudentShape(ConfigModel):
 class SizeEntry(ConfigModel):
     """See WorkingSize."""
 
-    width_px: Count
-    height_px: Count
+    width_px: SidePx
+    height_px: SidePx
     fit: Fit
     patch_px: Count
     merge: Count

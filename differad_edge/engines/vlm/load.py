@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from differad_edge.config import ConfigModel, ModelConfig, load_config
+from differad_edge.config import ConfigModel, ModelConfig, SidePx, load_config
 from differad_edge.engines.vlm.checkpoint import file_beside, load_model, load_processor, model_type, weights_identity
 from differad_edge.engines.vlm.exported import MANIFEST, Exported
 from differad_edge.engines.vlm.layout import Fit, WorkingSize
@@ -39,7 +39,7 @@ class StudentCard(ConfigModel):
 
     prompt_version: str = PROMPT_VERSION
     order: AnswerOrder = "student"
-    size_px: tuple[int, int] = (800, 800)
+    size_px: tuple[SidePx, SidePx] = (800, 800)
     """Width and height."""
     fit: Fit = "stretch"
 
@@ -200,7 +200,8 @@ def _size(model: ModelConfig, card: StudentCard, weights: PreTrainedModel) -> Wo
     try:
         return WorkingSize(width_px, height_px, fit, vision.patch_size, vision.spatial_merge_size)
     except ConfigError as exc:
-        raise ConfigError(f"model.size_px: {exc}") from exc
+        where = f"{model.path}/{STUDENT_FILE}: " if model.size_px is None else "model."
+        raise ConfigError(f"{where}size_px: {exc}") from exc
 
 
 def _order(model: ModelConfig, card: StudentCard) -> AnswerOrder:

@@ -10,6 +10,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from differad_edge.engines.vlm.grammar import AnswerTokens
 from differad_edge.engines.vlm.layout import Layout, WorkingSize
+from differad_edge.engines.vlm.questions import Question
 
 VOCABULARY, IMAGE, VIDEO, VISION_START, VISION_END = 1000, 990, 993, 991, 992
 GRAMMAR = AnswerTokens(
@@ -81,6 +82,9 @@ def question(side_px: int = 128, *, fit: str = "stretch", seed: int = 7) -> Layo
         after=(VISION_END, *after, *GRAMMAR.opening),
         capacity=28 + 13 + 2 * (side_px // 32) ** 2 + 64,
     )
+
+
+QUESTION = Question(question(128), GRAMMAR, "student", frozenset({901}), IMAGE, ())
 
 
 def picture(seed: int, side_px: int = 128) -> np.ndarray:

@@ -288,12 +288,11 @@ def test_random_weights_are_no_student(checkpoint: Path) -> None:
     [
         ({"prompt_version": "0"}, "prompt_version: got '0'"),
         ({"size_px": [1]}, "size_px"),
+        ({"size_px": [100_000, 100_000]}, r"student.json: size_px.0: got 100000, allowed: less than or equal to 4096"),
         ({"sizes": 1}, "sizes"),
     ],
 )
 def test_a_card_of_another_kind_is_refused(card: dict[str, Any], words: str, checkpoint: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(checkpoint, tmp_path / "other")
     (folder / "student.json").write_text(json.dumps(card))
     with pytest.raises(ModelIntegrityError, match=words):

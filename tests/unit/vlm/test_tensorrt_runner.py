@@ -6,8 +6,10 @@ What no script can show, that TensorRT computes what ONNX Runtime does, is for `
 from __future__ import annotations
 
 import ctypes
+import shutil
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,21 +19,18 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("transformers")
 
 import onnxruntime
-from students import GRAMMAR, IMAGE, picture, question, student
+from students import GRAMMAR, QUESTION, picture
 
 from differad_edge.engines.vlm import tensorrt_runner
 from differad_edge.engines.vlm.decode import write_box
 from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, sha256_of
-from differad_edge.engines.vlm.questions import Question
 from differad_edge.engines.vlm.tensorrt_runner import Compiled, TensorRtRunner
 from differad_edge.engines.vlm.torch_runner import TorchRunner
 from differad_edge.errors import EngineError
-from differad_edge.export.onnx import write_export
 from differad_edge.export.parity import answers_of, compare_answers, generated_pictures
 
 pytestmark = pytest.mark.slow
 
-ASKED = Question(question(128), GRAMMAR, "student", frozenset({901}), IMAGE, ())
 NUMBERS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
 
 
@@ -131,10 +130,9 @@ class Logger:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    model = student(5)
-    folder = tmp_path_factory.mktemp("export") / "out"
-    write_export(model, ASKED, folder, identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=lambda folder: None)
+def both(random_export: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    model, original = random_export
+    folder = shutil.copytree(original, tmp_path_factory.mktemp("compiled") / "out")
     exported = Exported(folder)
     engines = folder / ENGINES / "sm89-bf16"
     engines.mkdir(parents=True)
@@ -157,14 +155,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr(tensorrt_runner, "Cuda", Cuda)
         module = types.SimpleNamespace(__version__="1.0", Runtime=Runtime, Logger=Logger)
         patch.setitem(sys.modules, "tensorrt_rtx", module)
-        yield TorchRunner(model, ASKED.layout), TensorRtRunner(exported)
+        yield TorchRunner(model, QUESTION.layout), TensorRtRunner(exported)
 
 
 def test_it_answers_as_pytorch_does(both: Any) -> None:
     torch_runner, runner = both
     assert runner.name == "tensorrt-sm89-bf16"
-    pictures = generated_pictures(ASKED, 4)
-    found = compare_answers(*(answers_of(one, ASKED, pictures) for one in (torch_runner, runner)))
+    pictures = generated_pictures(QUESTION, 4)
+    found = compare_answers(*(answers_of(one, QUESTION, pictures) for one in (torch_runner, runner)))
     assert found.agreed("float32"), found
     assert found.logit_abs < 1e-4
 
@@ -189,7 +187,7 @@ def test_several_references_take_turns(both: Any) -> None:
 
 def test_drafts_jumps_and_steps_agree(both: Any) -> None:
     _, runner = both
-    at, lead = ASKED.layout.length, GRAMMAR.verdicts[1:]
+    at, lead = QUESTION.layout.length, GRAMMAR.verdicts[1:]
     runner.load(runner.make_prefix("1", runner.encode(picture(1))))
     runner.read(runner.encode(picture(2)))
     plain = write_box(runner, GRAMMAR, lead=lead, at=at)
@@ -200,7 +198,7 @@ def test_drafts_jumps_and_steps_agree(both: Any) -> None:
     at_once = runner.advance(tokens, at)
     one_by_one = np.concatenate([runner.advance([token], at + n) for n, token in enumerate(tokens)])
     np.testing.assert_allclose(at_once, one_by_one, atol=1e-4)
-    end = ASKED.layout.capacity
+    end = QUESTION.layout.capacity
     assert runner.advance([1, 2, 3], end - 3).shape == (3, 64)
     with pytest.raises(EngineError, match="answer: got"):
         runner.advance([1, 2, 3], end - 2)

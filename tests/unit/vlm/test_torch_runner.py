@@ -116,7 +116,8 @@ def test_a_jump_equals_single_steps() -> None:
         at = layout.length
         jumped = runner.logits(runner.advance(tokens, at))
         single = runner.logits(np.concatenate([runner.advance([token], at + n) for n, token in enumerate(tokens)]))
-        assert np.abs(jumped - single).max() < 5e-5
+        # Sums in another order, of logits up to 20: a processor with other kernels rounds otherwise.
+        np.testing.assert_allclose(jumped, single, rtol=1e-5, atol=5e-5)
         assert (jumped.argmax(-1) == single.argmax(-1)).all()
 
 

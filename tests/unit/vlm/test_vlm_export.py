@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,14 +16,13 @@ from typer.testing import CliRunner
 pytest.importorskip("onnxscript")
 pytest.importorskip("transformers")
 
-from students import GRAMMAR, IMAGE, picture, question, student
+from students import GRAMMAR, QUESTION, picture, student
 
 from differad_edge.cli import app
 from differad_edge.config import InspectorConfig, ModelConfig
 from differad_edge.engines.vlm.decode import write_box
 from differad_edge.engines.vlm.exported import MANIFEST, STAGES, VERIFIED, Exported
 from differad_edge.engines.vlm.onnx_runner import OnnxRunner
-from differad_edge.engines.vlm.questions import Question
 from differad_edge.engines.vlm.torch_runner import TorchRunner
 from differad_edge.errors import ConfigError, EngineError, ExportError, ModelIntegrityError
 from differad_edge.export.checkpoint import export_checkpoint
@@ -34,19 +34,16 @@ from differad_edge.results import Verdict
 pytestmark = pytest.mark.slow
 
 LAYER = "decoder.layers.0.mlp.gate_proj"
-ASKED = Question(question(128), GRAMMAR, "student", frozenset({901}), IMAGE, ())
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchRunner, OnnxRunner]:
+def both(random_export: tuple[Any, Path]) -> tuple[TorchRunner, OnnxRunner]:
     """The same random model in PyTorch and as an export."""
-    model = student(5)
-    folder = tmp_path_factory.mktemp("export") / "out"
-    write_export(model, ASKED, folder, identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=lambda folder: None)
+    model, folder = random_export
     exported = Exported(folder)
     exported.check_files()
-    assert exported.question == ASKED
-    return TorchRunner(model, ASKED.layout), OnnxRunner(exported)
+    assert exported.question == QUESTION
+    return TorchRunner(model, QUESTION.layout), OnnxRunner(exported)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_torch_and_onnx_runtime_agree(both: tuple[TorchRunner, OnnxRunner]) -> None:
     """50 random pairs: logits within 1e-4, greedy tokens and boxes the same."""
-    at = ASKED.layout.length
+    at = QUESTION.layout.length
     for seed in range(50):
         reference, target = picture(seed), picture(1000 + seed)
         logits, boxes = [], []
@@ -86,7 +83,7 @@ def test_torch_and_onnx_runtime_agree(both: tuple[TorchRunner, OnnxRunner]) -> N
         assert boxes[0] == boxes[1]
 
 
-def test_references_kept_by_one_are_read_by_the_other(both: tuple[TorchRunner, OnnxRunner]) -> None:
+def test_references_that_were_kept_are_read_again(both: tuple[TorchRunner, OnnxRunner]) -> None:
     _, runner = both
     first = runner.make_prefix("a", runner.encode(picture(1)))
     arrays = runner.save_prefix(first)
@@ -102,11 +99,11 @@ def test_references_kept_by_one_are_read_by_the_other(both: tuple[TorchRunner, O
 
 
 def test_a_jump_without_room_goes_step_by_step(both: tuple[TorchRunner, OnnxRunner]) -> None:
-    at = ASKED.layout.capacity - 5
+    at = QUESTION.layout.capacity - 5
     for runner in both:
         runner.load(runner.make_prefix("a", runner.encode(picture(1))))  # type: ignore[attr-defined]
         runner.read(runner.encode(picture(2)))  # type: ignore[attr-defined]
-        runner.advance([1] * (at - ASKED.layout.length), ASKED.layout.length)
+        runner.advance([1] * (at - QUESTION.layout.length), QUESTION.layout.length)
     right, found = (runner.advance([3, 4, 5], at) for runner in both)
     np.testing.assert_allclose(found, right, atol=1e-4)
 
@@ -167,13 +164,13 @@ def test_what_is_exported_by_default_is_verified_on_a_cpu(exported: Path, tmp_pa
 
 
 def test_half_an_export_is_not_left_behind(tmp_path: Path) -> None:
-    def full(folder: Path) -> None:
+    def full(stage: str) -> None:
+        assert (tmp_path / "out").is_dir()
         raise OSError(28, "No space left on device")
 
+    options: dict[str, Any] = {"identity": "x", "mean": (0.5,) * 3, "std": (0.5,) * 3}
     with pytest.raises(ExportError, match="cannot be written: No space left on device"):
-        write_export(
-            student(5), ASKED, tmp_path / "out", identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=full
-        )
+        write_export(student(5), QUESTION, tmp_path / "out", write_beside=print, progress=full, **options)
     assert not list(tmp_path.iterdir())
 
 

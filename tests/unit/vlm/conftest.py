@@ -1,0 +1,22 @@
+"""What takes long and is asked for by several modules here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def random_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A random model and the folder of its export in float32; nobody may change either."""
+    from students import QUESTION, student
+
+    from differad_edge.export.onnx import write_export
+
+    model, folder = student(5), tmp_path_factory.mktemp("export") / "out"
+    write_export(
+        model, QUESTION, folder, identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=lambda folder: None
+    )
+    return model, folder
