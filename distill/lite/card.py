@@ -46,6 +46,9 @@ OPTIONS = {
     "seed": "--seed",
 }
 
+#: Recipe fields that the card names elsewhere: in the commands, and with the labelled sets.
+NOT_IN_TABLE = ("init_sha256", "pairs_sha256", "pairs_share")
+
 
 def write_card(run: Path, models: Path, *, results: Path | None = None, notes: Sequence[str] = ()) -> str:
     """Write ``models``/README.md and return its text.
@@ -70,7 +73,7 @@ def write_card(run: Path, models: Path, *, results: Path | None = None, notes: S
         _model(manifest),
         card_text.USE,
         card_text.LIMITS.format(smallest=SMALLEST_DEFECT_PX, faint=FAINT),
-        _data(),
+        _data(training),
         _training(run, training, notes),
         _operating_point(manifest),
         _evaluation(results, manifest),
@@ -88,15 +91,35 @@ def _model(manifest: dict[str, Any]) -> str:
     return _join([card_text.MODEL.format(parameters=parameters), _table(["file", "size", "SHA-256"], files)])
 
 
-def _data() -> str:
+def _data(training: Sequence[dict[str, Any]]) -> str:
     scenes = [*((draw, (1 - ASSEMBLY_SHARE) * share) for draw, share in SIMPLE_SCENES), (assembly, ASSEMBLY_SHARE)]
+    labelled = _labelled(training)
     text = card_text.DATA.format(
+        pair="pair but the labelled ones below" if labelled else "pair",
         good=f"{GOOD_SHARE:.0%}",
         binarised=f"{BINARISED_SHARE:.0%}",
         exchanged=f"{EXCHANGED_SHARE:.0%}",
     )
     photographs = _table(["`skimage.data.`", "author and licence"], [[f"`{n}`", who] for n, who in PHOTOGRAPHS.items()])
-    return _join([text, _kinds("scene", scenes), _kinds("defect", KINDS), card_text.PHOTOGRAPHS, photographs])
+    said = labelled if labelled else [card_text.UNSEEN]
+    return _join([text, *said, _kinds("scene", scenes), _kinds("defect", KINDS), card_text.PHOTOGRAPHS, photographs])
+
+
+def _labelled(training: Sequence[dict[str, Any]]) -> list[str]:
+    """The paragraphs about labelled pair sets; none where every pair was generated."""
+    rows = [
+        [
+            f"`{stage['run']}`",
+            f"{counts['name']} (`{counts['folder']}`)",
+            *(str(counts[n]) for n in ("ok", "ng", "left_out")),
+            f"{stage['pairs_share']:g}",
+            f"`{stage['pairs_sha256']}`",
+        ]
+        for stage in training
+        for counts in stage.get("pair_sets", ())
+    ]
+    head = ["stage", "set (folder)", "OK pairs", "NG pairs", "left out", "share of the stage's pairs", "SHA-256"]
+    return [card_text.LABELLED, _table(head, rows), card_text.LABELLED_UNKNOWN] if rows else []
 
 
 def _kinds(name: str, kinds: Iterable[tuple[Callable[..., Any], float]]) -> str:
@@ -109,7 +132,7 @@ def _first_sentence(function: Callable[..., Any]) -> str:
 
 
 def _training(run: Path, training: Sequence[dict[str, Any]], notes: Sequence[str]) -> str:
-    names = ["steps_done", *(name for name in Recipe.__dataclass_fields__ if name != "init_sha256")]
+    names = ["steps_done", *(name for name in Recipe.__dataclass_fields__ if name not in NOT_IN_TABLE)]
     rows = [[name, *(str(stage.get(name, "")) for stage in training)] for name in names]
     table = _table(["", *(f"`{stage['run']}`" for stage in training)], rows)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -160,6 +183,10 @@ def _commands(training: Sequence[dict[str, Any]]) -> str:
     lines, before = [], ""
     for stage in training:
         options = " ".join(f"{option} {stage[name]}" for name, option in OPTIONS.items())
+        for counts in stage.get("pair_sets", ()):
+            options += f" --pairs {counts['folder']}"
+        if stage.get("pair_sets"):
+            options += f" --pairs-share {stage['pairs_share']:g}"
         start = f" --init {before}" if before else ""
         lines.append(f"python -m distill.lite.train --out runs/{stage['run']}{start} {options}")
         if stage["steps_done"] < stage["steps"]:

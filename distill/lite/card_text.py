@@ -45,13 +45,28 @@ LIMITS = """
 DATA = """
 ## Training data
 
-Every pair is generated (`distill/lite/generate.py`) from a seed: a scene, planted defects, then for each picture its
+Every {pair} is generated (`distill/lite/generate.py`) from a seed: a scene, planted defects, then for each picture its
 own position, light, lens and sensor. {good} of the pairs are planted with nothing; in {exchanged} the two pictures
 change places; {binarised} are offered a two-tone camera, which most scenes do not suit.
+"""
 
+UNSEEN = """
 **No image of any evaluation set was used in training, in validation or to set the default threshold.** Figures on the
 sets named under *Evaluation* were looked at while the generator was developed, so they say what the model does on
 products of those kinds, and not quite what it does on a kind that nobody has looked at.
+"""
+
+LABELLED = """
+The labelled pairs are crops of these sets' photographs (`distill/lite/labelled.py`). Where a set gives no mask, a
+defect is labelled where something visibly changes inside its box, and the rest of the box does not count.
+"""
+
+LABELLED_UNKNOWN = """
+A set's SHA-256 is that of its `pairs.jsonl`; of several in one stage, of all in this order (and of the usable ids,
+where pairs were left out). Whose the images are, under which licence, and whether one belongs to an evaluation set, is
+not in these files, so this card claims nothing of it: figures on a set named here are figures on what was learnt.
+The default threshold was set on generated pairs alone. Figures under *Evaluation* were looked at while the generator
+was developed.
 """
 
 PHOTOGRAPHS = """

@@ -38,6 +38,10 @@ class Recipe:
     seed: int = 0
     init_sha256: str | None = None
     """Of the checkpoint whose averaged weights training starts from; None: from random weights."""
+    pairs_sha256: str | None = None
+    """Identity of the labelled pair sets (:class:`distill.lite.pair_sets.LabelledSets`); None: all pairs generated."""
+    pairs_share: float = 0.0
+    """Of labelled pairs among all."""
 
     def __post_init__(self) -> None:
         self._check("steps", self.steps >= 1, "at least 1")
@@ -46,6 +50,10 @@ class Recipe:
         self._check("side_px", whole, f"a multiple of {INPUT_MULTIPLE} from {MIN_SIDE_PX} up")
         self._check("learning_rate", self.learning_rate > 0, "above 0")
         self._check("seed", self.seed >= 0, "at least 0")
+        if self.pairs_sha256 is None:
+            self._check("pairs_share", self.pairs_share == 0, "0 without labelled pairs")
+        else:
+            self._check("pairs_share", 0 < self.pairs_share <= 1, "above 0, at most 1, with labelled pairs")
 
     def _check(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:
@@ -61,7 +69,7 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What training saved: net, average and optimiser (state dicts), step and recipe.
+    """What training saved: net, average and optimiser (state dicts), step, recipe, and pair_sets where it had any.
 
     Raises ConfigError when the file is missing or something else.
     """
@@ -93,11 +101,14 @@ def refuse_other_recipe(checkpoint: Path, saved: dict[str, Any], recipe: Recipe)
 def stages(checkpoint: Path) -> list[dict[str, Any]]:
     """How a checkpoint came about, from random weights on: each stage's recipe, `run` (its folder) and `steps_done`.
 
+    A stage that learnt from labelled pairs has `pair_sets` too: name, folder, ok, ng and left_out of each set.
     The checkpoint that a stage started from is looked for, by its SHA-256, in the folders beside the stage's own.
     Raises ConfigError when it is not there: nobody could say how such a model was made.
     """
     saved = read_checkpoint(checkpoint, torch.device("cpu"))
     this = {"run": checkpoint.resolve().parent.name, **saved["recipe"], "steps_done": saved["step"]}
+    if "pair_sets" in saved:
+        this["pair_sets"] = saved["pair_sets"]
     wanted = saved["recipe"].get("init_sha256")
     if wanted is None:
         return [this]

@@ -1,7 +1,9 @@
 """Train the difference network on generated pairs: `python -m distill.lite.train --out runs/lite`.
 
-Pair number i is generated from the seed (seed, i) alone, so that a run gives the same pairs with any number of workers
-and after any interruption: started again with the same `--out`, it goes on where its last checkpoint stands.
+Labelled pair sets, such as a teacher's labelling writes, may stand beside the generated pairs: `--pairs SET`.
+
+Pair number i is made from the seed (seed, i) alone, so that a run gives the same pairs with any number of workers and
+after any interruption: started again with the same `--out`, it goes on where its last checkpoint stands.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -20,12 +22,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from differad_edge.errors import ConfigError, DifferadError
-from distill.lite.generate import training_pair
+from distill.lite.batches import GeneratedBatches, MixedBatches
 from distill.lite.loss import heat_targets, loss_of
-from distill.lite.network import DifferenceNet, to_tensor
+from distill.lite.network import DifferenceNet
+from distill.lite.pair_sets import LabelledSets, read_labelled_sets
 from distill.lite.recipe import Recipe, rate_at, read_checkpoint, refuse_other_recipe
 
 #: Pairs of validation come from seeds that training never reaches.
@@ -33,38 +36,10 @@ VALIDATION_SEED_OFFSET = 1_000_000_007
 VALIDATION_BATCHES = 12
 #: Steps between checkpoints: what a power cut costs, about four minutes on two cores.
 CHECKPOINT_EVERY = 500
+#: Share of labelled pairs where there are any and nobody says.
+PAIRS_SHARE = 0.3
 #: Longer gradients are cut to this norm, so that one odd batch cannot undo many.
 GRADIENT_NORM = 2.0
-
-
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-class GeneratedBatches(Dataset[Batch]):
-    """Batch number k: (reference, target) (B, 3, S, S) uint8 RGB, (label, weight) (B, 1, S, S) uint8.
-
-    ``offset``: number of the first pair of batch 0.
-    """
-
-    def __init__(self, recipe: Recipe, *, offset: int = 0) -> None:
-        self.recipe, self.offset = recipe, offset
-
-    def __len__(self) -> int:
-        return self.recipe.steps
-
-    def __getitem__(self, index: int) -> Batch:
-        cv2.setNumThreads(1)  # where workers start afresh; their threads would only get in each other's way
-        first = self.offset + index * self.recipe.batch
-        pairs = [
-            training_pair(np.random.default_rng((self.recipe.seed, first + i)), self.recipe.side_px)
-            for i in range(self.recipe.batch)
-        ]
-        return (
-            to_tensor([p.reference for p in pairs]),
-            to_tensor([p.target for p in pairs]),
-            torch.from_numpy(np.stack([p.label for p in pairs])[:, None]),
-            torch.from_numpy(np.stack([p.weight for p in pairs])[:, None]),
-        )
 
 
 @torch.no_grad()
@@ -123,17 +98,22 @@ def train(
     threads: int,
     device: torch.device,
     init: Path | None = None,
+    sets: LabelledSets | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
 ) -> None:
     """Train in the folder ``out`` up to ``recipe.steps``; go on where its `checkpoint.pt` stands, if there is one.
 
     With each checkpoint a line goes to `log.jsonl`; `recipe.json` is there to be read.
     ``workers``: processes that generate pairs, 0 for this one. ``threads``: of PyTorch. ``init``: a checkpoint whose
-    averaged weights a fresh run starts from. ``checkpoint_every``: in steps.
+    averaged weights a fresh run starts from. ``sets``: the labelled pairs that ``recipe.pairs_sha256`` names.
+    ``checkpoint_every``: in steps.
 
-    Raises ConfigError when ``out`` holds a checkpoint of another recipe, a checkpoint cannot be read, or a second stage
-    has the seed of the first.
+    Raises ConfigError when ``out`` holds a checkpoint of another recipe, a checkpoint cannot be read, a second stage
+    has the seed of the first, or ``sets`` are not those of the recipe.
     """
+    given = None if sets is None else sets.sha256
+    if given != recipe.pairs_sha256:
+        raise ConfigError(f"pairs_sha256: got labelled pairs of {given}, allowed: the recipe's {recipe.pairs_sha256}")
     cv2.setNumThreads(1)  # before workers are forked: a forked copy of OpenCV's threads would hang
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
@@ -157,7 +137,7 @@ def train(
         optimiser.load_state_dict(saved["optimiser"])
         step = saved["step"]
     loader = DataLoader(
-        GeneratedBatches(recipe),
+        GeneratedBatches(recipe) if sets is None else MixedBatches(recipe, sets.pairs),
         batch_size=None,
         sampler=range(step, recipe.steps),
         num_workers=workers,
@@ -180,8 +160,9 @@ def train(
         running = loss.item() if running == 0 else 0.98 * running + 0.02 * loss.item()
         if step % checkpoint_every == 0 or step == recipe.steps:
             weights = {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+            learnt_from = {} if sets is None else {"pair_sets": [asdict(counts) for counts in sets.sets]}
             unfinished = checkpoint.with_suffix(".tmp")
-            torch.save({**weights, "step": step, "recipe": asdict(recipe)}, unfinished)
+            torch.save({**weights, "step": step, "recipe": asdict(recipe), **learnt_from}, unfinished)
             unfinished.replace(checkpoint)
             figures = validate(average, recipe, VALIDATION_BATCHES, device)
             line = {"step": step, "seconds": round(time.monotonic() - began), "loss": round(running, 4), **figures}
@@ -215,6 +196,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--batch", type=int, default=Recipe.batch, help="pairs a step")
     parser.add_argument("--side", type=int, default=Recipe.side_px, help="side of the generated pairs, px")
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        action="append",
+        metavar="SET",
+        help="folder of labelled pairs (pairs.jsonl) to learn from as well; may be repeated. Only pairs of kind "
+        "'aligned': reference and target are compared place by place as they lie",
+    )
+    parser.add_argument(
+        "--pairs-share", type=float, help=f"labelled pairs among all, above 0 up to 1 (with --pairs: {PAIRS_SHARE})"
+    )
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--init", type=Path, help="checkpoint to start from, for a second stage")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
@@ -228,6 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--threads: got {a.threads}, allowed: 1 or more")
     if a.init is not None and not a.init.is_file():
         parser.error(f"--init: got {a.init}, allowed: a checkpoint's file")
+    share = PAIRS_SHARE if a.pairs_share is None else a.pairs_share
+    if a.pairs_share is not None and not a.pairs:
+        parser.error(f"--pairs-share: got {share} without --pairs, allowed: with labelled pairs")
+    if not 0 < share <= 1:
+        parser.error(f"--pairs-share: got {share}, allowed: above 0, at most 1")
     try:
         recipe = Recipe(
             steps=a.steps,
@@ -238,7 +235,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             init_sha256=None if a.init is None else hashlib.sha256(a.init.read_bytes()).hexdigest(),
         )
         device = _device(a.device)
-        train(recipe, a.out, workers=a.workers, threads=a.threads, device=device, init=a.init)
+        sets = read_labelled_sets(a.pairs) if a.pairs else None
+        if sets is not None:
+            recipe = replace(recipe, pairs_sha256=sets.sha256, pairs_share=share)
+            for counts in sets.sets:
+                print(f"{counts.name}: {counts.ok} OK, {counts.ng} NG, {counts.left_out} left out", flush=True)
+        train(recipe, a.out, workers=a.workers, threads=a.threads, device=device, init=a.init, sets=sets)
     except DifferadError as error:
         parser.error(str(error))
 
