@@ -52,6 +52,7 @@ __all__ = [
     "format_student_answer",
     "messages",
     "parse_answer",
+    "student_format_ok",
     "student_messages",
     "training_prompt",
 ]
@@ -194,6 +195,28 @@ def format_ok(text: str) -> bool:
     inside = rest.removeprefix("<answer>").removesuffix("</answer>")
     found = _BOX.fullmatch(inside.strip())
     return found is not None and all(_INTEGER.fullmatch(number.strip()) for number in _numbers(found))
+
+
+def student_format_ok(text: str) -> bool:
+    """Whether the whole of ``text`` is an answer in the student's order; the counterpart of `format_ok`.
+
+    OK alone or with words after it, or NG with exactly one box of integers and words after it. White space counts: the
+    student's grammar writes none.
+    """
+    if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
+        return False
+    answer, closed, words = text.removeprefix("<answer>").partition("</answer>")
+    if not (text.startswith("<answer>") and closed) or (words and not _ONE_THOUGHT.fullmatch(words)):
+        return False
+    if answer == Verdict.OK.value:
+        return True
+    found = _BOX.fullmatch(answer.removeprefix(Verdict.NG.value))
+    return (
+        answer.startswith(Verdict.NG.value)
+        and bool(words)
+        and found is not None
+        and all(_INTEGER.fullmatch(number) for number in _numbers(found))
+    )
 
 
 def format_answer(box: GridBox | None, thought: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from differad_edge.geometry import to_grid, union_box
-from differad_edge.grounding import messages
+from differad_edge.engines.vlm.canvas import draw_on_canvas
+from differad_edge.engines.vlm.layout import WorkingSize
+from differad_edge.geometry import from_grid, to_grid, union_box
 from differad_edge.images import load_image
 from differad_edge.pairs import Pair
 from training.formats import FORMATS, UNNAMED, location_name
@@ -70,7 +71,8 @@ class PairSource:
 class TinySource:
     """Generated pairs of ``seed``, harder and harder from ``ramp_start`` to ``ramp_end`` (shares of all of them).
 
-    ``loose``: each edge of a box lies outside the true one by up to this share of the box's side, in whole pixels.
+    ``hardest``: the difficulty at ``ramp_end``. ``loose``: each edge of a box lies outside the true one by up to this
+    share of the box's side, in whole pixels.
     """
 
     pairs: int
@@ -78,16 +80,38 @@ class TinySource:
     ramp_start: float = 0.0
     ramp_end: float = 0.0
     loose: float = 0.0
+    hardest: float = 1.0
 
     def __len__(self) -> int:
         return self.pairs
 
     def __getitem__(self, index: int, /) -> Example:
-        difficulty = difficulty_at((index + 1) / self.pairs, self.ramp_start, self.ramp_end)
+        difficulty = self.hardest * difficulty_at((index + 1) / self.pairs, self.ramp_start, self.ramp_end)
         pair = tiny_pair(self.seed, index, difficulty)
         if pair.box is None or not self.loose:
             return Example(*pair)
         return Example(*pair._replace(box=loosened(pair.box, self.loose, np.random.default_rng([self.seed, index, 1]))))
+
+
+@dataclass(frozen=True)
+class CanvasSource:
+    """Examples as a student sees them: both images at its working size, the box on the grid of the canvas."""
+
+    source: Source
+    size: WorkingSize
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int, /) -> Example:
+        example = self.source[index]
+        reference, _ = draw_on_canvas(example.reference, self.size)
+        target, placement = draw_on_canvas(example.target, self.size)
+        box = example.box
+        if box is not None and self.size.fit == "letterbox":
+            height, width = example.target.shape[:2]
+            box = placement.grid_box(from_grid(box, width, height))
+        return replace(example, reference=reference, target=target, box=box)
 
 
 def thought_of(box: tuple[int, int, int, int] | None, defect_types: Sequence[str]) -> str:
@@ -122,7 +146,7 @@ def rows(source: Source, *, answers: str, seed: int) -> Dataset:
         how = FORMATS[answers]
         return {
             "index": index,
-            "prompt": messages(how.prompt(index, seed)),
+            "prompt": how.chat(index, seed),
             "images": [Image.fromarray(example.reference), Image.fromarray(example.target)],
             "completion": [{"role": "assistant", "content": how.answer(example)}],
             "box": list(example.box or ZERO_BOX),

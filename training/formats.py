@@ -1,11 +1,23 @@
-"""How a recipe asks and what a right answer is: a grounded difference, IAD-R1's structure, LR-IAD's yes or no."""
+"""How a recipe asks and what a right answer is.
+
+A grounded difference in the teacher's or in the student's order, IAD-R1's structure, LR-IAD's yes or no.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from differad_edge.grounding import EVALUATION_PROMPT, checked_thought, format_answer, training_prompt
+from differad_edge.grounding import (
+    EVALUATION_PROMPT,
+    Message,
+    checked_thought,
+    format_answer,
+    format_student_answer,
+    messages,
+    student_messages,
+    training_prompt,
+)
 from training.rewards_iad import COLUMNS, DEFECT, GOOD, ROWS
 
 if TYPE_CHECKING:
@@ -25,9 +37,9 @@ UNNAMED = "defect"
 
 
 class AnswerFormat(NamedTuple):
-    """``prompt``: of an example's number and a seed; ``answer``: what the cold start teaches for an example."""
+    """``chat``: the question, of an example's number and a seed; ``answer``: the right one for an example."""
 
-    prompt: Callable[[int, int], str]
+    chat: Callable[[int, int], list[Message]]
     answer: Callable[[Example], str]
 
 
@@ -58,11 +70,17 @@ def _yes_no(example: Example) -> str:
     )
 
 
+def _student(example: Example) -> str:
+    return format_student_answer(example.box, None if example.box is None else example.thought)
+
+
 FORMATS = {
-    "difference": AnswerFormat(training_prompt, _difference),
-    "difference-fixed": AnswerFormat(lambda index, seed: EVALUATION_PROMPT, _difference),
-    "iad-r1": AnswerFormat(lambda index, seed: STRUCTURED_PROMPT, _structured),
-    "lr-iad": AnswerFormat(lambda index, seed: YES_NO_PROMPT, _yes_no),
+    "difference": AnswerFormat(lambda index, seed: messages(training_prompt(index, seed)), _difference),
+    "difference-fixed": AnswerFormat(lambda index, seed: messages(EVALUATION_PROMPT), _difference),
+    "student": AnswerFormat(lambda index, seed: student_messages(), _student),
+    "iad-r1": AnswerFormat(lambda index, seed: messages(STRUCTURED_PROMPT), _structured),
+    "lr-iad": AnswerFormat(lambda index, seed: messages(YES_NO_PROMPT), _yes_no),
 }
 """By the recipe's ``data.answers``. "difference" draws one of the training prompts for each example, and so one for
-each group of completions; "difference-fixed" asks with the evaluation prompt."""
+each group of completions; "difference-fixed" asks with the evaluation prompt; "student" asks and answers as the engine
+on the robot does, verdict first."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from differad_edge.engines.vlm import checkpoint
 from differad_edge.engines.vlm.checkpoint import load_processor
 from differad_edge.errors import ConfigError, DifferadError, MissingExtraError, TrainingError
-from training.data import PairSource, Source, TinySource, rows
+from training.data import CanvasSource, PairSource, Source, TinySource, rows
 from training.preflight import usable_pairs
 from training.recipe import DEEPSPEED, ModelRecipe, Recipe, load_recipe
+from training.student import working_size
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,9 +76,11 @@ def training_rows(recipe: Recipe) -> Dataset:
     source: Source
     if data.tiny is not None:
         tiny = data.tiny
-        source = TinySource(tiny.pairs, recipe.run.seed, tiny.ramp_start, tiny.ramp_end, tiny.loose)
+        source = TinySource(tiny.pairs, recipe.run.seed, tiny.ramp_start, tiny.ramp_end, tiny.loose, tiny.hardest)
     else:
         source = PairSource(usable_pairs(data.pair_sets))
+    if recipe.is_student:
+        source = CanvasSource(source, working_size(recipe.model))
     return rows(source, answers=data.answers, seed=recipe.run.seed)
 
 

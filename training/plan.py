@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from differad_edge.errors import ConfigError, DifferadError
-from training.recipe import Recipe, load_recipe
+from training.recipe import LoraRecipe, Recipe, load_recipe
 from training.shapes import KNOWN, Shape, shape_of
 from training.tiny.model import SIDE_PX as TINY_SIDE_PX
 
@@ -94,25 +94,29 @@ def plan(recipe: Recipe, shape: Shape, gpu: Gpu, devices: int, image_px: tuple[i
     """
     grpo, optimiser = recipe.grpo, recipe.optimiser
     is_grpo = recipe.stage == "grpo"
+    lora = recipe.model.lora
     value = 2 if recipe.weights_dtype == "bfloat16" else 4
+    # PEFT holds adapters in float32 beside bfloat16 weights; DeepSpeed brings them to bfloat16 with a master copy.
+    learning = 4 if lora is not None and not recipe.run.deepspeed else value
     image_tokens = shape.image_tokens(*image_px)
     answer = grpo.max_new_tokens if is_grpo else 128
     prompt = 2 * image_tokens + PROMPT_TEXT_TOKENS
     sequence = prompt + answer
     trained = trained_parameters(recipe, shape)
     sharded = devices if recipe.run.deepspeed else 1
-    weights = shape.parameters * value / (sharded if recipe.run.deepspeed == "zero3" else 1)
+    spread = sharded if recipe.run.deepspeed == "zero3" else 1
+    weights = shape.parameters * value / spread
+    adapters = trained * learning / spread if lora is not None else 0.0
     forward = shape.forward_flops(sequence, image_tokens, 2, scored=answer)
     rows = optimiser.batch * optimiser.accumulation  # completions or pairs of one device in one step
-    # Forward, two of backward, and one more forward where activations are computed again. The frozen vision tower has
-    # no backward pass.
-    vision = shape.forward_flops(0, image_tokens, 2, scored=0)
-    backward = 2 * (forward - (vision if recipe.model.freeze_vision else 0.0))
-    again = forward if optimiser.gradient_checkpointing else 0.0
-    passes = forward + backward + again
-    reference = recipe.grpo.kl_beta > 0 and recipe.model.lora is None and is_grpo
-    if reference:
-        passes += forward
+    # Forward, two of backward (inputs and weights; one where adapters leave the weights as they are), and one more
+    # forward where activations are computed again. A vision tower that does not learn has forward passes alone.
+    vision = 0.0 if _vision_learns(recipe) else shape.forward_flops(0, image_tokens, 2, scored=0)
+    backward = (1 if lora is not None else 2) * (forward - vision)
+    again = forward - vision if optimiser.gradient_checkpointing else 0.0
+    divergence = is_grpo and grpo.kl_beta > 0
+    passes = forward + backward + again + (forward if divergence else 0.0)
+    reference = divergence and lora is None  # with adapters it is the same weights without them
     peak = gpu.tflops * 1e12 * MATMUL_EFFICIENCY
     generate = _generate_s(recipe, shape, gpu, rows, prompt, image_tokens) if is_grpo else 0.0
     groups = rows * devices / (grpo.generations if is_grpo else 1)
@@ -125,9 +129,9 @@ def plan(recipe: Recipe, shape: Shape, gpu: Gpu, devices: int, image_px: tuple[i
         sequence_tokens=sequence,
         image_tokens=image_tokens,
         completions_per_step=rows * devices,
-        weights_gib=weights / GIB,
-        gradients_gib=trained * value / sharded / GIB,
-        optimiser_gib=trained * (ADAM_BYTES if value == 2 else 8) / sharded / GIB,
+        weights_gib=(weights + adapters) / GIB,
+        gradients_gib=trained * learning / sharded / GIB,
+        optimiser_gib=trained * (ADAM_BYTES if learning == 2 else 8) / sharded / GIB,
         activations_gib=_activation_bytes(recipe, shape, sequence, image_tokens, answer) / GIB,
         rollout_gib=_rollout_bytes(recipe, shape, gpu, rows, prompt + answer, value, weights) / GIB if is_grpo else 0.0,
         reference_gib=(weights if reference else 0.0) / GIB,
@@ -141,30 +145,46 @@ def plan(recipe: Recipe, shape: Shape, gpu: Gpu, devices: int, image_px: tuple[i
 
 
 def trained_parameters(recipe: Recipe, shape: Shape) -> int:
-    """How many parameters get gradients: all, all but the vision tower, or the adapters' alone."""
+    """How many parameters get gradients: all, all but the vision tower, or the adapters' alone (of all targets)."""
     if recipe.model.lora is not None:
-        rank = recipe.model.lora.rank
-        kv = shape.kv_heads * shape.head_dim
-        attention = 2 * (shape.hidden + shape.hidden) + 2 * (shape.hidden + kv)
+        attention = 2 * (shape.hidden + shape.q_width) + 2 * (shape.hidden + shape.kv_width)
         mlp = 3 * (shape.hidden + shape.intermediate)
-        return shape.layers * rank * (attention + mlp)
-    return shape.parameters - (shape.vision if recipe.model.freeze_vision else 0)
+        return shape.layers * recipe.model.lora.rank * (attention + mlp)
+    return shape.parameters - (0 if _vision_learns(recipe) else shape.vision)
+
+
+def _vision_learns(recipe: Recipe) -> bool:
+    return not recipe.model.freeze_vision and recipe.model.lora is None
 
 
 def _activation_bytes(recipe: Recipe, shape: Shape, sequence: int, image_tokens: int, scored: int) -> float:
     """Of one forward and backward pass over one device's batch."""
     tokens = sequence * recipe.optimiser.batch
     value = 2 if recipe.model.dtype == "bfloat16" else 4
-    # What a decoder layer keeps for its backward pass: inputs of its matrix products, norms and attention.
-    kv = shape.kv_heads * shape.head_dim
-    layer = value * tokens * (8 * shape.hidden + 2 * kv + 4 * shape.intermediate)
+    layer = value * tokens * kept_by_a_layer(recipe.model.lora, shape)
     patches = 2 * image_tokens * shape.merge**2 * recipe.optimiser.batch
     vision_layer = value * patches * (8 * shape.vision_hidden + 2 * shape.vision_mlp)
     logits = 4 * recipe.optimiser.batch * scored * shape.vocabulary  # float32, one copy: TRL computes them in chunks
+    learning_layers = shape.vision_layers if _vision_learns(recipe) else 0
     if recipe.optimiser.gradient_checkpointing:
-        return value * tokens * shape.hidden * shape.layers + layer + vision_layer + logits
-    vision = 0 if recipe.model.freeze_vision else vision_layer * shape.vision_layers
-    return layer * shape.layers + vision + logits
+        inputs = tokens * shape.hidden * shape.layers + patches * shape.vision_hidden * learning_layers
+        return value * inputs + layer + vision_layer + logits
+    return layer * shape.layers + vision_layer * max(1, learning_layers) + logits
+
+
+def kept_by_a_layer(lora: LoraRecipe | None, shape: Shape) -> float:
+    """Values of a token, in the model's dtype, that a decoder layer keeps for its backward pass.
+
+    Inputs of its matrix products, norms (their float32 copies count twice) and attention. A test counts them.
+    """
+    normed = shape.q_width + shape.kv_width if shape.qk_norm else 0
+    attention = 2 * shape.q_width + 2 * shape.kv_width  # q, k and v as they are attended to, and what comes out
+    if lora is None:
+        return 8 * shape.hidden + 3 * normed + attention + 4 * shape.intermediate
+    # Frozen weights keep no inputs; each adapter keeps its own, and the mask of its dropout, a byte an element.
+    inputs = 5 * shape.hidden + shape.q_width + shape.intermediate
+    adapters = (1.5 if lora.dropout else 1.0) * inputs + 7 * lora.rank
+    return 4 * shape.hidden + 2 * normed + attention + 3 * shape.intermediate + adapters
 
 
 def _rollout_bytes(recipe: Recipe, shape: Shape, gpu: Gpu, rows: int, tokens: int, value: int, weights: float) -> float:
@@ -194,7 +214,7 @@ def model_shape(path: str) -> Shape:
         try:
             return shape_of(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, KeyError) as exc:
-            raise ConfigError(f"model.path: {file} does not describe a Qwen2-VL: {exc}") from exc
+            raise ConfigError(f"model.path: {file} does not describe a model of the Qwen-VL family: {exc}") from exc
     for name, shape in KNOWN.items():
         if name in path:
             return shape
@@ -248,7 +268,9 @@ def main(
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     gpus: Annotated[str, typer.Option(help="How many of which, as in 4xA100-80G.")] = "4xA100-80G",
     model: Annotated[str, typer.Option(help="Shape to plan for, where the recipe's checkpoint is not there yet.")] = "",
-    image: Annotated[int | None, typer.Option(min=28, help="Side of the images in pixels; default: 800.")] = None,
+    image: Annotated[
+        int | None, typer.Option(min=28, help="Side of the images in pixels; default: model.size_px, else 800.")
+    ] = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in the data set.")] = None,
 ) -> None:
     """Estimate memory and time of a recipe."""
@@ -256,9 +278,9 @@ def main(
         devices, name = parse_gpus(gpus)
         read = load_recipe(recipe, changes or ())
         shape = model_shape(model or read.model.path)
-        side = image or (TINY_SIDE_PX if read.data.tiny else 800)
+        usual = read.model.size_px or ((TINY_SIDE_PX,) * 2 if read.data.tiny else (800, 800))
         known = pairs or (read.data.tiny.pairs if read.data.tiny else None)
-        made = plan(read, shape, GPUS[name], devices, (side, side), known)
+        made = plan(read, shape, GPUS[name], devices, (image, image) if image else usual, known)
     except DifferadError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

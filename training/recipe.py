@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from differad_edge.config import ConfigModel, load_mapping, parse_config
+from differad_edge.config import ConfigModel, SidePx, load_mapping, parse_config
 from differad_edge.errors import ConfigError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -47,6 +47,10 @@ class ModelRecipe(ConfigModel):
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     freeze_vision: bool = True
     lora: LoraRecipe | None = None
+    size_px: tuple[SidePx, SidePx] | None = None
+    """Student: width and height at which it sees every image; None: what the checkpoint says, else 800x800."""
+    fit: Literal["stretch", "letterbox"] | None = None
+    """Student: whether images are stretched to that size or keep their aspect; None: the checkpoint's, else stretch."""
 
 
 class TinyRecipe(ConfigModel):
@@ -55,6 +59,8 @@ class TinyRecipe(ConfigModel):
     pairs: PositiveInt
     ramp_start: Share = 0.0
     ramp_end: Share = 0.0
+    hardest: Share = 1.0
+    """Difficulty at the end of the ramp; 1 is the full task."""
     loose: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """How far outside the true box the edges of a cold start's boxes lie at most, in shares of the box's side."""
 
@@ -70,7 +76,7 @@ class DataRecipe(ConfigModel):
 
     pair_sets: tuple[Path, ...] = ()
     tiny: TinyRecipe | None = None
-    answers: Literal["difference", "difference-fixed", "iad-r1", "lr-iad"] = "difference"
+    answers: Literal["difference", "difference-fixed", "student", "iad-r1", "lr-iad"] = "difference"
     shuffle: bool = True
     workers: Annotated[int, Field(ge=0)] = 2
 
@@ -102,7 +108,8 @@ class OptimiserRecipe(ConfigModel):
 class RewardRecipe(ConfigModel):
     """What a completion earns: format plus localisation."""
 
-    kind: Literal["difference", "lr-iad", "iad-r1"] = "difference"
+    kind: Literal["difference", "student", "lr-iad", "iad-r1"] = "difference"
+    """ "student": as "difference", with the format of an answer in the student's order."""
     localisation: Literal["dclr", "dclr_eq7", "iou", "center"] = "dclr"
     alpha: Share = 0.6
     """Weight of the centre against the scale in S_cons (Eq. 6)."""
@@ -189,10 +196,29 @@ class Recipe(ConfigModel):
         trained_as_they_are = self.run.deepspeed is None and self.model.lora is None
         return "float32" if trained_as_they_are else self.model.dtype
 
+    @property
+    def is_student(self) -> bool:
+        """Whether it trains a student, which sees images at one working size and answers with its verdict first."""
+        return self.data.answers == "student"
+
+    @property
+    def grounds(self) -> bool:
+        """Whether its rewards look at boxes."""
+        return self.reward.kind in ("difference", "student")
+
+    @model_validator(mode="after")
+    def _a_student_is_one_throughout(self) -> Recipe:
+        if self.stage == "grpo" and (self.reward.kind == "student") != self.is_student:
+            raise ValueError(f"reward.kind {self.reward.kind!r} with data.answers {self.data.answers!r}: both or none")
+        for name in ("size_px", "fit"):
+            if getattr(self.model, name) is not None and not self.is_student:
+                raise ValueError(f"model.{name}: allowed with data.answers 'student' alone")
+        return self
+
     @model_validator(mode="after")
     def _strategy_fits_the_reward(self) -> Recipe:
         for name in ("resample", "difficulty_weight"):
-            if self.stage == "grpo" and self.reward.kind != "difference" and getattr(self.grpo, name):
+            if self.stage == "grpo" and not self.grounds and getattr(self.grpo, name):
                 raise ValueError(f"grpo.{name}: got true, allowed with reward.kind {self.reward.kind!r}: false")
         if self.reward.kind == "lr-iad" and self.grpo.scale_rewards != "none":
             raise ValueError("grpo.scale_rewards: got 'group', allowed with reward.kind 'lr-iad': 'none'")

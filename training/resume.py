@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from differad_edge.errors import ModelIntegrityError, TrainingError
 from training.recipe import Recipe
+from training.student import write_student_card
 
 if TYPE_CHECKING:
     from transformers import Trainer as _Trainer
@@ -46,6 +47,8 @@ def run(trainer: _Trainer, recipe: Recipe) -> None:
     """Train from the last checkpoint to the end, and write ``OUT/final``."""
     trainer.train(resume_from_checkpoint=last_checkpoint(recipe.run.out))
     trainer.save_model(str(recipe.run.out / "final"))
+    if recipe.is_student and trainer.is_world_process_zero():
+        write_student_card(recipe.model, recipe.run.out / "final")
 
 
 def last_checkpoint(out: Path) -> str | None:

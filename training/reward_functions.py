@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.recipe import RewardRecipe
-from training.rewards import REWARDS, boxes_of, format_reward
+from training.rewards import REWARDS, boxes_of, format_reward, student_format_reward
 from training.rewards_iad import FocalConfig, accuracy_reward, consistency_reward, focal_reward, yes_no_format_reward
 
 RewardFunction = Callable[..., list[float]]
@@ -37,7 +37,8 @@ def reward_set(recipe: RewardRecipe) -> RewardSet:
     if recipe.kind == "lr-iad":
         config = FocalConfig(recipe.focal_alpha, recipe.focal_gamma, recipe.defect_share)
         return RewardSet((yes_no_format, _focal(config)), (recipe.format_weight, 1.0), 1)
-    return RewardSet((grounding_format, _localisation(recipe)), (recipe.format_weight, 1.0), 1, boxes=True)
+    form = student_format if recipe.kind == "student" else grounding_format
+    return RewardSet((form, _localisation(recipe)), (recipe.format_weight, 1.0), 1, boxes=True)
 
 
 def texts_of(completions: Sequence[Any]) -> list[str]:
@@ -48,6 +49,11 @@ def texts_of(completions: Sequence[Any]) -> list[str]:
 def grounding_format(completions: Sequence[Any], **_: Any) -> list[float]:
     """R_fmt of DifferAD-R1."""
     return _floats(format_reward(texts_of(completions)))
+
+
+def student_format(completions: Sequence[Any], **_: Any) -> list[float]:
+    """The same of a student, which answers before it describes."""
+    return _floats(student_format_reward(texts_of(completions)))
 
 
 def consistency(completions: Sequence[Any], **_: Any) -> list[float]:

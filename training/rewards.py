@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from differad_edge.errors import AnswerError, TrainingError
 from differad_edge.geometry import GRID
-from differad_edge.grounding import format_ok, parse_answer
+from differad_edge.grounding import format_ok, parse_answer, student_format_ok
 
 ALPHA = 0.6  # weight of the centre in S_cons, Eq. 6
 LAMBDA = 0.3  # weight of S_cons below tau, Eq. 7
@@ -74,6 +74,11 @@ def center_only(pred: ArrayLike, gt: ArrayLike) -> Floats:
 def format_reward(texts: Sequence[str]) -> Floats:
     """R_fmt, (N,): 1.0 where the whole text is <think>...</think><answer>one box</answer>, else 0.0."""
     return np.array([float(format_ok(text)) for text in texts], dtype=np.float64)
+
+
+def student_format_reward(texts: Sequence[str]) -> Floats:
+    """R_fmt of a student, (N,): 1.0 where the whole text is an answer in its order, else 0.0."""
+    return np.array([float(student_format_ok(text)) for text in texts], dtype=np.float64)
 
 
 def boxes_of(texts: Sequence[str]) -> Floats:

@@ -10,13 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a Qwen2-VL: text decoder, then vision tower. See `parameters` for what follows from them."""
+    """Sizes of a Qwen2-VL or Qwen3-VL: text decoder, then vision tower. See `parameters` for what follows from them.
+
+    The last three are Qwen3-VL's: ``qk_norm`` norms queries and keys head by head, where Qwen2-VL has biases on q, k
+    and v; ``positions`` are learned, and the patch embedding has a bias with them; ``deepstack`` counts the mergers
+    beside the last one, which norm what they have merged.
+    """
 
     layers: int
     hidden: int
     intermediate: int
     heads: int
     kv_heads: int
+    head_dim: int
     vocabulary: int
     tied: bool
     vision_layers: int
@@ -25,18 +31,26 @@ class Shape:
     patch_px: int
     merge: int = 2
     temporal: int = 2
+    qk_norm: bool = False
+    positions: int = 0
+    deepstack: int = 0
 
     @property
-    def head_dim(self) -> int:
-        """Width of an attention head of the decoder."""
-        return self.hidden // self.heads
+    def q_width(self) -> int:
+        """Of the decoder's query heads together; not always that of its hidden states."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Of the decoder's key heads together, and of its value heads."""
+        return self.kv_heads * self.head_dim
 
     @property
     def decoder_layer(self) -> int:
-        """Parameters of one decoder layer: attention (biases on q, k, v), gated MLP, two norms."""
-        kv = self.kv_heads * self.head_dim
-        attention = self.hidden * (2 * self.hidden + 2 * kv) + self.hidden + 2 * kv
-        return attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        """Parameters of one decoder layer: attention (with biases, or norms of q and k), gated MLP, two norms."""
+        attention = self.hidden * 2 * (self.q_width + self.kv_width)
+        extra = 2 * self.head_dim if self.qk_norm else self.q_width + 2 * self.kv_width
+        return attention + extra + 3 * self.hidden * self.intermediate + 2 * self.hidden
 
     @property
     def embeddings(self) -> int:
@@ -45,13 +59,14 @@ class Shape:
 
     @property
     def vision(self) -> int:
-        """Parameters of the vision tower with its merger."""
+        """Parameters of the vision tower with its mergers."""
         width = self.vision_hidden
-        patch = 3 * self.temporal * self.patch_px**2 * width
+        patch = 3 * self.temporal * self.patch_px**2 * width + (width if self.positions else 0)
         block = 4 * width**2 + 4 * width + 2 * width * self.vision_mlp + width + self.vision_mlp + 4 * width
         merged = width * self.merge**2
-        merger = 2 * width + merged * merged + merged + merged * self.hidden + self.hidden
-        return patch + self.vision_layers * block + merger
+        merger = merged * merged + merged + merged * self.hidden + self.hidden
+        mergers = merger + 2 * width + self.deepstack * (merger + 2 * merged)
+        return patch + self.positions * width + self.vision_layers * block + mergers
 
     @property
     def parameters(self) -> int:
@@ -69,9 +84,8 @@ class Shape:
         ``tokens``: in the sequence, ``image_tokens`` in each of its ``images``; ``scored``: positions that go through
         the head. Attention counts the whole square, as a kernel without a causal shortcut computes it.
         """
-        kv = self.kv_heads * self.head_dim
-        projections = self.hidden * (2 * self.hidden + 2 * kv) + 3 * self.hidden * self.intermediate
-        decoder = self.layers * (projections * tokens + 2 * self.hidden * tokens**2)
+        projections = self.hidden * 2 * (self.q_width + self.kv_width) + 3 * self.hidden * self.intermediate
+        decoder = self.layers * (projections * tokens + 2 * self.q_width * tokens**2)
         head = scored * self.hidden * self.vocabulary
         return 2.0 * (decoder + head + images * self._vision_products(image_tokens * self.merge**2))
 
@@ -80,36 +94,44 @@ class Shape:
         merged = width * self.merge**2
         blocks = self.vision_layers * ((4 * width**2 + 2 * width * self.vision_mlp) * patches + 2 * width * patches**2)
         merger = (merged * merged + merged * self.hidden) * patches / self.merge**2
-        return blocks + 3 * self.temporal * self.patch_px**2 * width * patches + merger
+        return blocks + 3 * self.temporal * self.patch_px**2 * width * patches + (1 + self.deepstack) * merger
 
     def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
         """Of the cache that a rollout keeps for each token."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+        return 2 * self.layers * self.kv_width * bytes_per_value
 
 
-QWEN2_VL_7B = Shape(28, 3584, 18944, 28, 4, 152064, False, 32, 1280, 5120, 14)
-QWEN2_VL_2B = Shape(28, 1536, 8960, 12, 2, 151936, True, 32, 1280, 5120, 14)
-KNOWN = {"Qwen2-VL-7B": QWEN2_VL_7B, "Qwen2-VL-2B": QWEN2_VL_2B}
+QWEN2_VL_7B = Shape(28, 3584, 18944, 28, 4, 128, 152064, False, 32, 1280, 5120, 14)
+QWEN2_VL_2B = Shape(28, 1536, 8960, 12, 2, 128, 151936, True, 32, 1280, 5120, 14)
+QWEN3_VL_2B = Shape(
+    28, 2048, 6144, 16, 8, 128, 151936, True, 24, 1024, 4096, 16, qk_norm=True, positions=48**2, deepstack=3
+)
+KNOWN = {"Qwen2-VL-7B": QWEN2_VL_7B, "Qwen2-VL-2B": QWEN2_VL_2B, "Qwen3-VL-2B": QWEN3_VL_2B}
 """By what a path or hub id ends with, before "-Instruct"; for plans on a machine without the checkpoint."""
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """The shape that a Qwen2-VL checkpoint's ``config.json`` describes."""
+    """The shape that a checkpoint's ``config.json`` describes; KeyError where it is neither Qwen2-VL nor Qwen3-VL."""
     text = config.get("text_config", config)
     vision = config["vision_config"]
-    width = vision["embed_dim"]
+    qwen3 = config.get("model_type") == "qwen3_vl"
+    width = vision["hidden_size" if qwen3 else "embed_dim"]  # Qwen2-VL calls the decoder's width hidden_size here
     return Shape(
         layers=text["num_hidden_layers"],
         hidden=text["hidden_size"],
         intermediate=text["intermediate_size"],
         heads=text["num_attention_heads"],
         kv_heads=text["num_key_value_heads"],
+        head_dim=text["head_dim"] if qwen3 else text["hidden_size"] // text["num_attention_heads"],
         vocabulary=text["vocab_size"],
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         vision_layers=vision["depth"],
         vision_hidden=width,
-        vision_mlp=math.floor(width * vision["mlp_ratio"]),
+        vision_mlp=vision["intermediate_size"] if qwen3 else math.floor(width * vision["mlp_ratio"]),
         patch_px=vision["patch_size"],
         merge=vision.get("spatial_merge_size", 2),
         temporal=vision.get("temporal_patch_size", 2),
+        qk_norm=qwen3,
+        positions=vision["num_position_embeddings"] if qwen3 else 0,
+        deepstack=len(vision["deepstack_visual_indexes"]) if qwen3 else 0,
     )

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
-import os
-import random
-import ssl
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-
-import cv2
+from typing import TYPE_CHECKING
 
 from differad_edge.config import ModelConfig
+from differad_edge.engines.chat import ChatServer
 from differad_edge.engines.grounded import GroundedEngine, Said, answer_probability
-from differad_edge.errors import ConfigError, DeadlineExceeded, EngineServerError
 
 if TYPE_CHECKING:
     from differad_edge.deadline import Deadline
     from differad_edge.images import Image
 
-__all__ = ["KEY_VARIABLE", "RemoteEngine"]
-
-KEY_VARIABLE = "DIFFERAD_SERVER_KEY"
-"""Environment variable with the server's API key; none is sent without it."""
-TIMEOUT_S = 60.0  # of one request where no deadline is nearer
-MODELS_TIMEOUT_S = 10.0
-TRIES = 4
-FIRST_WAIT_S = 0.2  # doubled from try to try, with up to half of it added by chance
-MAX_ANSWER_BYTES = 4_000_000
-_SHOWN = 200
-_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+__all__ = ["RemoteEngine"]
 
 
 class RemoteEngine(GroundedEngine):
-    """Asks ``model.path`` on ``model.server``. One instance is used by one thread at a time.
-
-    A request that fails for the moment (refused, cut off, 429, 5xx) is sent again, four times in all and never past the
-    part's deadline. Redirects are refused: images do not go where nobody sent them.
+    """Asks ``model.path`` on ``model.server``; see `ChatServer`. One instance is used by one thread at a time.
 
     Raises EngineServerError when the server does not answer or does not have the model.
     """
@@ -50,139 +26,13 @@ class RemoteEngine(GroundedEngine):
     def __init__(self, model: ModelConfig) -> None:
         assert model.server is not None
         assert model.path is not None
-        self.model = model.path
-        self.server = model.server.rstrip("/").removesuffix("/v1")
-        self._place = urlsplit(self.server)
-        self._headers = _headers(self.server)
-        super().__init__(model=f"{self.server} {self.model}", prompt=model.prompt, max_new_tokens=model.max_new_tokens)
-        offered = self._offered()
-        if self.model not in offered:
-            shown = ", ".join(offered[:10]) or "none"
-            raise EngineServerError(f"--model: got {self.model!r}, allowed on {self.server}: {shown}")
+        self._chat = ChatServer(model.server, model.path)
+        named = f"{self._chat.server} {model.path}"
+        super().__init__(model=named, prompt=model.prompt, max_new_tokens=model.max_new_tokens)
 
     def ask(self, reference: Image, target: Image, deadline: Deadline | None) -> Said:
         """One chat completion: both images as PNG and the prompt, at temperature 0."""
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in (reference, target)
-        ]
-        content.insert(0 if self.text_first else 2, {"type": "text", "text": self.prompt})
-        question = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": 0,
-            "max_tokens": self.max_new_tokens,
-            "logprobs": True,
-        }
-        answer = self._send("POST", "/v1/chat/completions", question, TIMEOUT_S, deadline)
-        try:
-            choice = answer["choices"][0]
-            text = choice["message"]["content"]
-        except (KeyError, IndexError, TypeError) as exc:
-            raise self._wrong("/v1/chat/completions", "has no choices[0].message.content", answer) from exc
-        if not isinstance(text, str):
-            raise self._wrong("/v1/chat/completions", "has a content that is no text", answer)
-        return Said(text, answer_probability(_pieces(choice)))
-
-    def _offered(self) -> list[str]:
-        answer = self._send("GET", "/v1/models", None, MODELS_TIMEOUT_S, None)
-        try:
-            return [str(entry["id"]) for entry in answer["data"]]
-        except (KeyError, TypeError) as exc:
-            raise self._wrong("/v1/models", "has no data[].id", answer) from exc
-
-    def _send(self, method: str, path: str, body: Any, timeout_s: float, deadline: Deadline | None) -> Any:
-        """The JSON that the server answers. Raises EngineServerError, and DeadlineExceeded."""
-        data = None if body is None else json.dumps(body).encode()
-        why = ""
-        for wait_s in _waits():
-            if wait_s > 0:
-                if deadline is not None and deadline.remaining_ms <= wait_s * 1000:
-                    break
-                time.sleep(wait_s)
-            left_s = timeout_s
-            if deadline is not None:
-                deadline.check()
-                left_s = min(timeout_s, deadline.remaining_ms / 1000)
-            try:
-                status, read = self._request(method, path, data, left_s)
-            except (OSError, http.client.HTTPException) as exc:
-                why = f"{type(exc).__name__}: {exc}"
-                if isinstance(exc, ssl.SSLError):
-                    break  # a certificate does not mend itself
-                continue
-            if status == 200:
-                return self._parsed(path, read)
-            why = f"status {status}: {_shown(read)}"
-            if status not in _AGAIN:
-                break
-        if deadline is not None and deadline.expired:
-            raise DeadlineExceeded(f"the deadline of {deadline.budget_ms:g} ms has passed; {self.server}: {why}")
-        raise EngineServerError(f"{self.server}{path}: {why}")
-
-    def _request(self, method: str, path: str, data: bytes | None, timeout_s: float) -> tuple[int, bytes]:
-        # A socket's time limit starts again with every byte: a slow answer is bounded by the reading below.
-        end_s = time.monotonic() + timeout_s
-        secure = self._place.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = kind(self._place.hostname or "", self._place.port, timeout=max(0.01, timeout_s))
-        try:
-            connection.request(method, self._place.path.rstrip("/") + path, data, self._headers)
-            response = connection.getresponse()
-            read = b""
-            while chunk := response.read1(65536):
-                read += chunk
-                if len(read) > MAX_ANSWER_BYTES:
-                    raise EngineServerError(f"{self.server}{path}: answered more than {MAX_ANSWER_BYTES} bytes")
-                if time.monotonic() > end_s:
-                    raise TimeoutError(f"no whole answer in {timeout_s:.1f} s")
-            return response.status, read
-        finally:
-            connection.close()
-
-    def _parsed(self, path: str, read: bytes) -> Any:
-        try:
-            return json.loads(read)
-        except (ValueError, RecursionError) as exc:
-            raise EngineServerError(f"{self.server}{path}: not JSON: {_shown(read)}") from exc
-
-    def _wrong(self, path: str, what: str, answer: Any) -> EngineServerError:
-        return EngineServerError(f"{self.server}{path}: the answer {what}: {str(answer)[:_SHOWN]}")
-
-
-def _headers(server: str) -> dict[str, str]:
-    """Raises ConfigError for a port or a key that cannot be sent; the key is never shown."""
-    try:
-        port = urlsplit(server).port
-    except ValueError as exc:
-        raise ConfigError(f"--server: got {server!r}: {exc}") from exc
-    del port
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    key = os.environ.get(KEY_VARIABLE)
-    if key:
-        if not (key.isascii() and key.isprintable()):
-            raise ConfigError(f"{KEY_VARIABLE}: got a key with other characters, allowed: printable ASCII")
-        headers["Authorization"] = f"Bearer {key}"
-    return headers
-
-
-def _waits() -> Iterator[float]:
-    yield 0.0
-    for number in range(TRIES - 1):
-        yield FIRST_WAIT_S * 2**number * (1 + random.random() / 2)
-
-
-def _shown(read: bytes) -> str:
-    return repr(read[:_SHOWN].decode("utf-8", "replace"))
-
-
-def _data_url(image: Image) -> str:
-    _, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return f"data:image/png;base64,{base64.b64encode(bytes(encoded)).decode('ascii')}"
-
-
-def _pieces(choice: Any) -> list[tuple[str, float]]:
-    """Tokens with their log-probabilities; empty where the server gives none."""
-    try:
-        return [(str(token["token"]), float(token["logprob"])) for token in choice["logprobs"]["content"]]
-    except (KeyError, TypeError, ValueError):
-        return []
+        images = (reference, target)
+        content = (self.prompt, *images) if self.text_first else (*images, self.prompt)
+        (reply,) = self._chat.ask(content, max_tokens=self.max_new_tokens, deadline=deadline)
+        return Said(reply.text, answer_probability([(token.text, token.logprob) for token in reply.tokens]))

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from differad_edge.cli import app
 from differad_edge.config import ModelConfig
 from differad_edge.deadline import Deadline
-from differad_edge.engines import remote
-from differad_edge.engines.remote import KEY_VARIABLE, RemoteEngine
+from differad_edge.engines import chat
+from differad_edge.engines.chat import KEY_VARIABLE
+from differad_edge.engines.remote import RemoteEngine
 from differad_edge.errors import DeadlineExceeded, EngineServerError
 from differad_edge.grounding import BASELINE_PROMPT, EVALUATION_PROMPT, format_answer
 from differad_edge.inspector import EdgeInspector
@@ -92,7 +93,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     made = Server()
     yield made

@@ -25,6 +25,7 @@ from differad_edge.grounding import (
     format_student_answer,
     messages,
     parse_answer,
+    student_format_ok,
     training_prompt,
 )
 from differad_edge.results import Box, Verdict
@@ -318,3 +319,26 @@ def test_the_verdict_follows_the_box() -> None:
 def test_a_box_comes_in_pixels_of_the_target() -> None:
     assert Answer((100, 200, 500, 1000)).box_px(640, 480) == Box(64.0, 96.0, 320.0, 480.0)
     assert Answer(None).box_px(640, 480) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "ok"),
+    [
+        (format_student_answer(None), True),
+        (format_student_answer(None, "Nothing differs."), True),
+        (format_student_answer((1, 2, 30, 40), "A scratch."), True),
+        ("<answer>NG(1,2),(3,4)</answer>", False),  # no words
+        ("<answer>NG</answer><think>a</think>", False),  # no box
+        ("<answer>OK(1,2),(3,4)</answer>", False),
+        ("<answer>NG(1,2),(3,4)(1,2),(3,4)</answer><think>a</think>", False),
+        ("<answer>NG(1,x),(3,4)</answer><think>a</think>", False),
+        (" <answer>OK</answer>", False),
+        ("<answer>OK</answer> and more", False),
+        ("<answer>OK", False),
+        ("<think>a</think><answer>OK</answer>", False),  # the teacher's order
+        ("", False),
+        (3, False),
+    ],
+)
+def test_the_format_of_a_student(text: Any, ok: bool) -> None:
+    assert student_format_ok(text) is ok

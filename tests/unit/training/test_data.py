@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
 
+from differad_edge.engines.vlm.canvas import place
+from differad_edge.engines.vlm.layout import WorkingSize
 from differad_edge.errors import DatasetError, PairsError
-from differad_edge.grounding import EVALUATION_PROMPT, TRAINING_PROMPTS, parse_answer
-from training.data import PairSource, TinySource, rows, thought_of
+from differad_edge.geometry import from_grid
+from differad_edge.grounding import EVALUATION_PROMPT, TRAINING_PROMPTS, parse_answer, student_format_ok
+from differad_edge.pairs import load_pairs
+from training.data import CanvasSource, PairSource, TinySource, rows, thought_of
 from training.formats import FORMATS, location_name
 from training.preflight import usable_pairs
 from training.rewards_iad import cell_of
@@ -78,7 +83,7 @@ def test_every_format_asks_and_answers(name: str) -> None:
     for row in table:
         said = row["completion"][0]["content"]
         defective = any(row["box"])
-        assert said.startswith("<think>")
+        assert said.startswith("<answer>" if name == "student" else "<think>")
         if name == "iad-r1":
             assert said.endswith(f"<answer>{'Yes' if defective else 'No'}</answer>")
             assert ("<location>" in said) is defective
@@ -86,6 +91,39 @@ def test_every_format_asks_and_answers(name: str) -> None:
             assert said.endswith(f"</think><answer>{'Yes' if defective else 'No'}</answer>")
         else:
             assert (parse_answer(said).box or (0, 0, 0, 0)) == tuple(row["box"])
+
+
+def test_a_student_is_asked_and_answers_in_its_own_order() -> None:
+    seen = set()
+    for row in rows(TinySource(30, 0), answers="student", seed=0):
+        said = row["completion"][0]["content"]
+        assert [part["type"] for part in row["prompt"][0]["content"]] == ["text", "image", "image"]
+        assert student_format_ok(said)
+        assert said.startswith("<answer>NG(" if any(row["box"]) else "<answer>OK</answer>")
+        seen.add(said[8:10])
+    assert seen == {"OK", "NG"}
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_student_sees_the_canvas_and_answers_on_its_grid(
+    fit: Literal["stretch", "letterbox"], tmp_path: Path
+) -> None:
+    size = WorkingSize(128, 64, fit, 8, 2)
+    source = PairSource(load_pairs(write_set(tmp_path / "set", 4)).pairs)
+    found = 0
+    for index in range(len(source)):
+        plain, seen = source[index], CanvasSource(source, size)[index]
+        assert seen.reference.shape == seen.target.shape == (64, 128, 3)
+        if plain.box is None:
+            assert seen.box is None
+            continue
+        height, width = plain.target.shape[:2]
+        placement = place(width, height, size)
+        box = placement.box_px(seen.box)
+        assert box is not None
+        assert tuple(box) == pytest.approx(tuple(from_grid(plain.box, width, height)), abs=max(width, height) / 500)
+        found += 1
+    assert found
 
 
 def test_loose_boxes_lie_around_the_true_ones() -> None:

@@ -15,7 +15,7 @@ NAMES = recipe_names()
 
 def test_the_recipes_that_are_promised_are_there() -> None:
     promised = {"differad-r1-7b", "differad-r1-7b-cold-start", "iad-r1", "iad-r1-pa-sft", "lr-iad", "tiny-cold-start"}
-    promised |= {"tiny-grpo"} | {f"ablation-{name}" for name in ("iou-only", "center-only", "eq7")}
+    promised |= {"tiny-grpo", "tiny-student-base"} | {f"ablation-{name}" for name in ("iou-only", "center-only", "eq7")}
     promised |= {f"ablation-{name}" for name in ("plain", "resampling", "weight", "g2", "g4", "g6")}
     assert promised == set(NAMES)
 
@@ -91,6 +91,8 @@ def test_changes_from_the_command_line() -> None:
         (["rollout.backend=vllm-server", "rollout.server_url=nonsense"], "rollout.server_url: got 'nonsense'"),
         (["data.tiny.ramp_start=0.9", "data.tiny.ramp_end=0.1"], "ramp_end: got 0.1, allowed: at least"),
         (["grpo.loss=bnpo"], "grpo.loss: got 'bnpo'"),
+        (["reward.kind=student"], "reward.kind 'student' with data.answers 'difference-fixed': both or none"),
+        (["model.size_px=[64, 64]"], "model.size_px: allowed with data.answers 'student' alone"),
         (["reward.kind=iad-r1"], "grpo.resample: got true, allowed with reward.kind 'iad-r1': false"),
         (
             ["reward.kind=lr-iad", "grpo.resample=false", "grpo.difficulty_weight=false"],
