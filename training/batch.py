@@ -38,7 +38,8 @@ _TASKS_AHEAD = 3  # tasks that wait for each worker, so that none is idle and no
 class Maker(Protocol):
     """Makes item ``index``: writes its files, each by ``batch_journal.replace_file``, and says what came of it.
 
-    Must be picklable, and free of state that makes one item depend on another.
+    Must be picklable, and free of state that makes one item depend on another. One that makes several items faster
+    together has a method ``many`` too, from a list of numbers to a list of outcomes.
     """
 
     def __call__(self, index: int, /) -> Outcome: ...
@@ -50,8 +51,10 @@ class BatchPlan:
 
     ``out``: the output folder. ``items``: how many. ``sources``: how many source files the run can read, for the rule
     of bad ones. ``settings``: all that the result depends on, as a JSON object. ``workers``: processes on this machine.
-    ``skips_are_faults``: whether too many skipped items end the run, as too many bad sources do.
+    ``skips_are_faults``: whether too many skipped items end the run, as too many bad sources do. ``chunk``: items that
+    are given to a maker at once.
     ``ray``: address of a Ray cluster ("auto": the one this machine belongs to, "local": a new one), None: no Ray.
+    ``actors``: there, makers that live as long as the run and hold a GPU each (where ``actor_gpus``), 0: tasks.
     """
 
     out: Path
@@ -62,6 +65,9 @@ class BatchPlan:
     resume: bool = True
     ray: str | None = None
     skips_are_faults: bool = False
+    chunk: int = _CHUNK
+    actors: int = 0
+    actor_gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,26 +140,35 @@ def _check_skipped(skipped: Sequence[tuple[int, str]], plan: BatchPlan) -> None:
 
 def _outcomes(make: Maker, todo: Sequence[int], plan: BatchPlan) -> Iterator[tuple[int, Outcome]]:
     if plan.ray is not None:
-        return _on_ray(make, todo, plan.ray)
+        return _on_ray(make, todo, plan, plan.ray)
     if plan.workers == 1 or len(todo) <= 1:
-        return _in_this_process(make, todo)
-    return _in_processes(make, todo, plan.workers)
+        return _in_this_process(make, _chunks(todo, plan.chunk))
+    return _in_processes(make, _chunks(todo, plan.chunk), plan.workers)
 
 
-def _in_this_process(make: Maker, todo: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+def _chunks(todo: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [todo[at : at + size] for at in range(0, len(todo), size)]
+
+
+def _made(make: Maker, indices: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+    many = getattr(make, "many", None)
+    return zip(indices, map(make, indices) if many is None else many(indices), strict=True)
+
+
+def _in_this_process(make: Maker, chunks: Iterable[Sequence[int]]) -> Iterator[tuple[int, Outcome]]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for index in todo:
-            yield index, make(index)
+        for chunk in chunks:
+            yield from _made(make, chunk)
     finally:
         cv2.setNumThreads(threads)
 
 
-def _in_processes(make: Maker, todo: Sequence[int], workers: int) -> Iterator[tuple[int, Outcome]]:
+def _in_processes(make: Maker, todo: Sequence[Sequence[int]], workers: int) -> Iterator[tuple[int, Outcome]]:
     # Spawned, not forked: a fork copies the locks of threads that do not live on in it.
     context = multiprocessing.get_context("spawn")
-    chunks = iter([todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)])
+    chunks = iter(todo)
     waiting: deque[Future[list[tuple[int, Outcome]]]] = deque()
     pool = ProcessPoolExecutor(min(workers, len(todo)), context, _start_worker, (make,))
     try:
@@ -190,10 +205,10 @@ def _start_worker(make: Maker) -> None:
 
 def _make_chunk(indices: Sequence[int]) -> list[tuple[int, Outcome]]:
     assert _make is not None, "the worker has not been started by _start_worker"
-    return [(index, _make(index)) for index in indices]
+    return list(_made(_make, indices))
 
 
-def _on_ray(make: Maker, todo: Sequence[int], address: str) -> Iterator[tuple[int, Outcome]]:
+def _on_ray(make: Maker, todo: Sequence[int], plan: BatchPlan, address: str) -> Iterator[tuple[int, Outcome]]:
     """Every machine of the cluster needs this code and sees the source and output folders under the same paths."""
     if not todo:
         return
@@ -212,7 +227,17 @@ def _on_ray(make: Maker, todo: Sequence[int], address: str) -> Iterator[tuple[in
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         items = ray.data.from_items([{"index": index} for index in todo])
-        for row in items.map_batches(_RayMaker(make), batch_size=_CHUNK).iter_rows():
+        if plan.actors:
+            made = items.map_batches(
+                _RayMaker,
+                fn_constructor_args=(make,),
+                batch_size=plan.chunk,
+                concurrency=plan.actors,
+                num_gpus=plan.actor_gpus,
+            )
+        else:
+            made = items.map_batches(_RayMaker(make), batch_size=plan.chunk)
+        for row in made.iter_rows():
             yield int(row["index"]), row["outcome"]
     except ray.exceptions.RayError as exc:
         # Ray's text is the remote traceback; its last line is the error itself.
@@ -239,8 +264,8 @@ class _RayMaker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         cv2.setNumThreads(1)
         outcomes = np.empty(len(batch["index"]), object)
-        for place, index in enumerate(batch["index"]):
-            outcomes[place] = self.make(int(index))
+        for place, (_, outcome) in enumerate(_made(self.make, [int(index) for index in batch["index"]])):
+            outcomes[place] = outcome
         return {"index": batch["index"], "outcome": outcomes}
 
 
