@@ -88,7 +88,7 @@ PUBLIC = {
 VLM = {"engines.base", "engines.vlm", "export"}
 OUTSIDE = {
     "training": (TRAINING_MAY, {"training"}),
-    "distill": (TRAINING_MAY, {"training", "distill"}),
+    "distill": (TRAINING_MAY | {"engines.chat", "engines.vlm", "export", "evaluation", "machine"}, {"training", "distill"}),
     "ros": (PUBLIC, {"ros", "differad_edge_ros"}),
     "benchmarks": (
         PUBLIC | {"runtime", "evaluation_products", "geometry", "engines.appearance"} | VLM,

@@ -13,7 +13,7 @@ from differad_edge.engines.vlm.checkpoint import load_processor
 from differad_edge.errors import ConfigError, DifferadError, MissingExtraError, TrainingError
 from training.data import CanvasSource, PairSource, Source, TinySource, rows
 from training.preflight import usable_pairs
-from training.recipe import DEEPSPEED, ModelRecipe, Recipe, load_recipe
+from training.recipe import DEEPSPEED, ModelRecipe, Recipe, RunRecipe, load_recipe
 from training.student import working_size
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def main(stage: str, train: Callable[[Recipe], None]) -> int:
         return 0
     try:
         recipe = load_recipe(name, changes, stage=stage)
-        _check_processes(recipe)
+        check_processes(recipe.run, f"training.{recipe.stage.replace('-', '_')}")
         train(recipe)
     except DifferadError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -154,12 +154,12 @@ def set_up() -> Iterator[None]:
         raise TrainingError(f"recipe: the training cannot be set up: {lines[0][:300]}") from exc
 
 
-def _check_processes(recipe: Recipe) -> None:
+def check_processes(run: RunRecipe, module: str) -> None:
     """Raise ConfigError where the run was started with other processes than the recipe counts on."""
     processes = os.environ.get("WORLD_SIZE")
-    if processes is None and recipe.run.deepspeed is not None:
-        remedy = f"torchrun --nproc-per-node {recipe.run.gpus} -m training.{recipe.stage.replace('-', '_')} ..."
-        raise ConfigError(f"run.deepspeed: {recipe.run.deepspeed!r} needs a launcher, for one device too: {remedy}")
-    if int(processes or 1) != recipe.run.gpus:
+    if processes is None and run.deepspeed is not None:
+        remedy = f"torchrun --nproc-per-node {run.gpus} -m {module} ..."
+        raise ConfigError(f"run.deepspeed: {run.deepspeed!r} needs a launcher, for one device too: {remedy}")
+    if int(processes or 1) != run.gpus:
         started = f"started with {processes or 1} process(es)"
-        raise ConfigError(f"run.gpus: got {recipe.run.gpus}, {started}; allowed: as many as torchrun starts")
+        raise ConfigError(f"run.gpus: got {run.gpus}, {started}; allowed: as many as torchrun starts")

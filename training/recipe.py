@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -16,6 +16,7 @@ from differad_edge.errors import ConfigError
 RECIPES = Path(__file__).parent / "recipes"
 DEEPSPEED = Path(__file__).parent / "deepspeed"
 
+AnyRecipe = TypeVar("AnyRecipe", bound=ConfigModel)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -246,29 +247,36 @@ def load_recipe(name: str, changes: Sequence[str] = (), *, stage: str | None = N
     A recipe may open with ``base: NAME``: it then holds only what differs from that one.
     Raises ConfigError, naming field, value and what is allowed; so does a recipe of another ``stage``.
     """
-    file = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    if not file.is_file():
-        raise ConfigError(f"recipe: got {name!r}, allowed: a .yaml file, or one of {', '.join(recipe_names())}")
-    mapping = _with_base(file, ())
-    for change in changes:
-        _apply(mapping, change)
-    recipe = parse_config(mapping, Recipe, where=str(file))
+    recipe = read_recipe(name, changes, Recipe, RECIPES)
     if stage is not None and recipe.stage != stage:
-        raise ConfigError(f"{file}: stage is {recipe.stage!r}, allowed here: {stage!r}")
+        raise ConfigError(f"recipe: {name}: stage is {recipe.stage!r}, allowed here: {stage!r}")
     return recipe
 
 
-def _with_base(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def read_recipe(name: str, changes: Sequence[str], kind: type[AnyRecipe], folder: Path) -> AnyRecipe:
+    """The recipe ``name`` of ``folder``, or the file of that path, as a ``kind``; see `load_recipe`."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(one.stem for one in folder.glob("*.yaml")))
+        raise ConfigError(f"recipe: got {name!r}, allowed: a .yaml file, or one of {known}")
+    mapping = _with_base(file, (), folder)
+    for change in changes:
+        _apply(mapping, change)
+    return parse_config(mapping, kind, where=str(file))
+
+
+def _with_base(file: Path, seen: tuple[Path, ...], folder: Path) -> dict[str, Any]:
     if file in seen:
         raise ConfigError(f"{file}: base leads back to itself")
     mapping = dict(load_mapping(file))
     base = mapping.pop("base", None)
     if base is None:
         return mapping
-    above = RECIPES / f"{base}.yaml"
+    above = folder / f"{base}.yaml"
     if not above.is_file():
-        raise ConfigError(f"{file}: base is {base!r}, allowed: one of {', '.join(recipe_names())}")
-    return _merged(_with_base(above, (*seen, file)), mapping)
+        known = ", ".join(sorted(one.stem for one in folder.glob("*.yaml")))
+        raise ConfigError(f"{file}: base is {base!r}, allowed: one of {known}")
+    return _merged(_with_base(above, (*seen, file), folder), mapping)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
