@@ -66,7 +66,8 @@ class _FixedAnswer:
         return getattr(self._runner, name)
 
     def read(self, features: Any) -> Any:
-        return np.append(self._runner.read(features), np.float32(0))
+        hidden = self._runner.read(features)
+        return np.concatenate([hidden, np.zeros((len(hidden), 1), np.float32)], axis=1)
 
     def advance(self, tokens: Sequence[int], at: int) -> Any:
         places = np.arange(1, len(tokens) + 1, dtype=np.float32)[:, None] + (at - self._start)

@@ -88,7 +88,8 @@ PUBLIC = {
 VLM = {"engines.base", "engines.vlm", "export"}
 OUTSIDE = {
     "training": (TRAINING_MAY, {"training"}),
-    "distill": (TRAINING_MAY | {"engines.chat", "engines.vlm", "export", "evaluation", "machine"}, {"training", "distill"}),
+    # A student's own parts, as the engine runs them: what is trained around them must see the same numbers.
+    "distill": (TRAINING_MAY | {"engines.chat", "engines.vlm", "evaluation", "machine"}, {"training", "distill"}),
     "ros": (PUBLIC, {"ros", "differad_edge_ros"}),
     "benchmarks": (
         PUBLIC | {"runtime", "evaluation_products", "geometry", "engines.appearance"} | VLM,

@@ -71,7 +71,14 @@ def export_checkpoint(
         loaded.processor.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
         if told is not None:
             told("PyTorch's answers")
-        runner = TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std, graphs=False)
+        runner = TorchRunner(
+            loaded.weights,
+            loaded.question.layout,
+            mean=loaded.mean,
+            std=loaded.std,
+            queries=loaded.queries,
+            graphs=False,
+        )
         pictures = generated_pictures(loaded.question, pairs)
         with watched(runner) as ranges:
             golden = answers_of(runner, loaded.question, pictures)
@@ -89,6 +96,7 @@ def export_checkpoint(
         mean=loaded.mean,
         std=loaded.std,
         write_beside=write_beside,
+        box_head=loaded.box_head,
         progress=told,
     )
     return Exported(out)
@@ -159,5 +167,6 @@ def _answers_of_checkpoint(
         told("PyTorch's answers")
     model = ModelConfig(path=checkpoint, size_px=(size.width_px, size.height_px), fit=size.fit)
     loaded = load_student(model, dtype=manifest.precision)
-    runner = TorchRunner(loaded.weights, exported.question.layout, mean=loaded.mean, std=loaded.std)
+    queries = None if manifest.box_head is None else loaded.queries
+    runner = TorchRunner(loaded.weights, exported.question.layout, mean=loaded.mean, std=loaded.std, queries=queries)
     return answers_of(runner, exported.question, pictures)

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from differad_edge.engines.vlm.box_head import BOX_HEAD_FILE, BoxHead, write_box_head
 from differad_edge.engines.vlm.exported import (
     MANIFEST,
     STAGES,
+    BoxHeadEntry,
     FileEntry,
     Manifest,
     Precision,
@@ -56,12 +58,14 @@ def write_export(
     mean: Sequence[float],
     std: Sequence[float],
     write_beside: Callable[[Path], None],
+    box_head: BoxHead | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Write the export of ``model``, in its precision, into the new folder ``out``.
 
     ``identity``: of the weights; ``mean``, ``std``: of the image processor; ``write_beside``: writes what else belongs
-    to the export into the folder that it is given; ``progress``: is told each stage that begins.
+    to the export into the folder that it is given; ``box_head``: of the checkpoint, None without one; ``progress``: is
+    told each stage that begins.
 
     Raises ExportError where a stage cannot be exported or the disk does not take it, MissingExtraError.
     """
@@ -80,7 +84,7 @@ def write_export(
     try:
         with (out / _WEIGHTS).open("wb") as stream:
             shared = _Shared(stream)
-            for stage in stages_of(model, question.layout, mean, std):
+            for stage in stages_of(model, question.layout, mean, std, None if box_head is None else box_head.queries):
                 if progress is not None:
                     progress(stage.name)
                 _export_stage(stage, out)
@@ -89,6 +93,8 @@ def write_export(
         _write_table(out / "embeddings.npy", model.get_input_embeddings().weight)
         if model.lm_head.weight.data_ptr() != model.get_input_embeddings().weight.data_ptr():
             _write_table(out / "head.npy", model.lm_head.weight)
+        if box_head is not None:
+            write_box_head(box_head, out / BOX_HEAD_FILE)
         widened = write_widened(out) if model.dtype == torch.bfloat16 else {}
         write_beside(out)
         manifest = Manifest(
@@ -100,10 +106,11 @@ def write_export(
             jump=JUMP,
             stages={name: f"{name}.onnx" for name in STAGES},
             widened=widened,
+            box_head=None if box_head is None else BoxHeadEntry(file=BOX_HEAD_FILE, queries=len(box_head.queries)),
             files={file.name: FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file)) for file in _files(out)},
             versions={name: version(name) for name in ("torch", "transformers", "onnx", "onnxscript")},
         )
-        (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (out / MANIFEST).write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
     except BaseException as exc:  # Ctrl-C too: half an export is worth nothing and stands in the way of the next
         shutil.rmtree(out, ignore_errors=True)
         if isinstance(exc, OSError):

@@ -52,8 +52,8 @@ _CHOICES = 32  # free tokens of a box, at most
 class Answers:
     """What a runner says about N pairs; ``layers``: (N, 2 * layers, kv_heads, prefix), keys and values projected.
 
-    ``ng``: (N,) how far the logit of NG lies above that of OK. ``choices``, ``margins``: (N, 32) of the boxes as in
-    WrittenBox, -1 and 0 behind the last.
+    ``hidden``: (N, (1 + queries) * width), one state behind the other. ``ng``: (N,) how far the logit of NG lies above
+    that of OK. ``choices``, ``margins``: (N, 32) of the boxes as in WrittenBox, -1 and 0 behind the last.
     """
 
     features: Floats
@@ -143,7 +143,8 @@ def answers_of(
         kept = to_float32(runner.save_prefix(prefix)["keys_and_values"])
         kept = kept.reshape(-1, *kept.shape[-3:])
         runner.load(prefix)
-        hidden = runner.read(runner.encode(target))
+        read = runner.read(runner.encode(target))
+        hidden = read[0]
         logits = runner.logits(hidden, grammar.choices)
         tokens = _greedy(runner, hidden, layout.length)
         lead = grammar.verdicts[1:] or grammar.opening
@@ -157,7 +158,7 @@ def answers_of(
             (
                 look,
                 kept @ _direction(kept.shape[-1]),
-                hidden,
+                read.reshape(-1),
                 logits,
                 tokens,
                 ng,

@@ -5,7 +5,7 @@ stage     in                                              out
 ========  ==============================================  ==========================================================
 vision    image (H, W, 3) uint8 BGR                       features (tokens, width), deep (levels, tokens, width)
 prefix    features, deep of the reference                 keys, values of every layer, (1, kv_heads, prefix, head)
-tail      features, deep of the target; keys, values      hidden (1, width) float32; keys, values
+tail      features, deep of the target; keys, values      hidden (1 + queries, width) float32; keys, values
 step      x (1, width) float32, start (1,) int64; the     hidden (1, width) float32; keys, values
           same
 jump      x (JUMP, width), start; the same                hidden (JUMP, width) float32; keys, values
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from differad_edge.engines.vlm.layout import Layout
 from differad_edge.engines.vlm.modules import Decoder, Vision
-from differad_edge.engines.vlm.runner import JUMP
+from differad_edge.engines.vlm.runner import JUMP, Floats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,9 +120,8 @@ class _Tail(nn.Module):
         self.decoder = decoder
 
     def forward(self, features: Tensor, deep: Tensor, *buffers: Tensor) -> tuple[Tensor, ...]:
-        layout = self.decoder.layout
-        memory = _Buffers(buffers, torch.tensor([layout.prefix_length]), layout.tail_length)
-        hidden = self.decoder.read_tail(features, deep, memory)[-1:]
+        memory = _Buffers(buffers, torch.tensor([self.decoder.layout.prefix_length]), self.decoder.tail_length)
+        hidden = self.decoder.read_tail(features, deep, memory)[-self.decoder.answers :]
         return (hidden.float(), *memory.buffers)
 
 
@@ -147,8 +146,17 @@ class _Head(nn.Module):
         return logits.float()
 
 
-def stages_of(model: PreTrainedModel, layout: Layout, mean: Sequence[float], std: Sequence[float]) -> Iterator[Stage]:
-    """The stages of a Qwen3-VL, one after the other, in the model's precision; its weights are shared."""
+def stages_of(
+    model: PreTrainedModel,
+    layout: Layout,
+    mean: Sequence[float],
+    std: Sequence[float],
+    queries: Floats | None = None,
+) -> Iterator[Stage]:
+    """The stages of a Qwen3-VL, one after the other, in the model's precision; its weights are shared.
+
+    ``queries``: (Q, width) of a box head, which become constants of the tail; None without one.
+    """
     config = model.config.text_config
     width, dtype = config.hidden_size, model.dtype
     levels = len(model.config.vision_config.deepstack_visual_indexes)
@@ -162,7 +170,7 @@ def stages_of(model: PreTrainedModel, layout: Layout, mean: Sequence[float], std
     buffers = {name: torch.zeros(shape, dtype=dtype) for name in names}
     kept = tuple(f"{name}_out" for name in names)
     image = torch.zeros(size.height_px, size.width_px, 3, dtype=torch.uint8)
-    decoder = Decoder(model, layout).eval()
+    decoder = Decoder(model, layout, None if queries is None else torch.from_numpy(queries)).eval()
     yield Stage("vision", Vision(model.model.visual, size, mean, std).eval(), {"image": image}, tuple(features))
     yield Stage("prefix", _Prefix(decoder), features, kept)
     yield Stage("tail", _Tail(decoder), features | buffers, ("hidden", *kept))

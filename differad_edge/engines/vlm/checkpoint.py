@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from differad_edge.engines.vlm.box_head import BOX_HEAD_FILE
 from differad_edge.errors import MissingExtraError, ModelIntegrityError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["file_beside", "images_and_text", "load_model", "load_processor", "model_type", "weights_identity"]
+__all__ = [
+    "file_beside",
+    "images_and_text",
+    "load_model",
+    "load_processor",
+    "model_type",
+    "weights_identity",
+    "weights_sha256",
+]
 
 
 def load_model(
@@ -123,19 +133,33 @@ def file_beside(model: str, name: str) -> Path | None:
 def weights_identity(path: str) -> str:
     """What tells this model from others: the SHA-256 of a folder's weights and settings, or the hub id with its commit.
 
-    Raises ModelIntegrityError where neither can be read.
+    A box head counts among the weights. Raises ModelIntegrityError where neither can be read.
     """
     if not Path(path).is_dir():
         config = file_beside(path, "config.json")
         if config is None:
             raise ModelIntegrityError(f"model: {path} cannot be loaded: it has no config.json")
         return f"{path}@{config.parent.name}"  # the hub's cache has a folder for each commit
-    files = sorted(Path(path).glob("*.safetensors")) or sorted(Path(path).glob("*.bin"))
-    if not files:
-        raise ModelIntegrityError(f"model: {path} holds no weights")
-    digest = hashlib.sha256()
     settings = [file for kind in ("*.json", "*.jinja") for file in sorted(Path(path).glob(kind))]
-    for file in (*files, *settings):
+    return _sha256([*_weights(Path(path)), *settings, *Path(path).glob(BOX_HEAD_FILE)])
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the weights in a checkpoint's folder alone: what a box head is bound to. Raises ModelIntegrityError."""
+    return _sha256(_weights(folder))
+
+
+def _weights(folder: Path) -> list[Path]:
+    tensors = (file for file in folder.glob("*.safetensors") if file.name != BOX_HEAD_FILE)
+    files = sorted(tensors) or sorted(folder.glob("*.bin"))
+    if not files:
+        raise ModelIntegrityError(f"model: {folder} holds no weights")
+    return files
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from differad_edge.config import ConfigModel, SidePx, load_config
+from differad_edge.engines.vlm.box_head import BoxHead, read_box_head
 from differad_edge.engines.vlm.grammar import AnswerTokens
 from differad_edge.engines.vlm.layout import Fit, Layout, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question
@@ -33,6 +34,7 @@ __all__ = [
     "STAGES",
     "TOKENIZER",
     "VERIFIED",
+    "BoxHeadEntry",
     "Exported",
     "FileEntry",
     "Manifest",
@@ -118,6 +120,15 @@ class QuestionEntry(ConfigModel):
         )
 
 
+class BoxHeadEntry(ConfigModel):
+    """See BoxHead."""
+
+    file: str
+    """One of the manifest's files."""
+    queries: Count
+    """How many hidden states the stage "tail" gives behind that of the question."""
+
+
 class Manifest(ConfigModel):
     """Everything about an exported student but its weights."""
 
@@ -134,6 +145,7 @@ class Manifest(ConfigModel):
     """Name of each stage's ONNX file."""
     widened: dict[StageName, str] = Field(default_factory=dict)
     """Of an export in bfloat16, the same for ONNX Runtime, which has no such arithmetic: see export/widen.py."""
+    box_head: BoxHeadEntry | None = None
     files: dict[str, FileEntry]
     """All files but this one, by name."""
     versions: dict[str, str]
@@ -163,6 +175,9 @@ class Exported:
             unknown = sorted(set(names.values()) - set(self.manifest.files))
             if unknown:
                 raise ModelIntegrityError(f"{file}: {kind}: got {unknown[0]!r}, allowed: one of its files")
+        head = self.manifest.box_head
+        if head is not None and head.file not in self.manifest.files:
+            raise ModelIntegrityError(f"{file}: box_head.file: got {head.file!r}, allowed: one of its files")
 
     @cached_property
     def sha256(self) -> str:
@@ -182,6 +197,18 @@ class Exported:
     def stage(self, name: StageName) -> Path:
         """The ONNX file of a stage."""
         return self.folder / self.manifest.stages[name]
+
+    @property
+    def box_head(self) -> BoxHead | None:
+        """What drafts boxes; None where the checkpoint had none. Raises as `read_box_head` does."""
+        entry = self.manifest.box_head
+        if entry is None:
+            return None
+        head = read_box_head(self.folder / entry.file, self.manifest.shape.width)
+        if len(head.queries) != entry.queries:
+            detail = f"box_head.queries: got {entry.queries}, allowed: the {len(head.queries)} of {entry.file}"
+            raise ModelIntegrityError(f"{self.folder / MANIFEST}: {detail}")
+        return head
 
     def table(self, name: Literal["embeddings", "head"]) -> NDArray[Any]:
         """(vocabulary, width) rows of the tokens, mapped from the disk; bfloat16 as `to_float32` takes it."""

@@ -24,6 +24,8 @@ class ExportedRunner(ABC):
         manifest = exported.manifest
         self.layout = exported.question.layout
         self._shape, self._jump = manifest.shape, manifest.jump
+        self._answers = 1 if manifest.box_head is None else 1 + manifest.box_head.queries  # rows of a tail's result
+        check_room(self.layout, self.layout.length + self._answers - 1)
         self._embeddings, self._head = exported.table("embeddings"), exported.table("head")
         self._names = [f"{kind}_{layer}" for layer in range(self._shape.layers) for kind in ("keys", "values")]
         self._kept: Any = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}[manifest.precision]

@@ -122,6 +122,10 @@ class Layout:
         image = (self.size.rows, self.size.columns)
         return positions_of([len(self.before), image, len(self.between), image, len(self.after)])
 
+    def positions_after(self, count: int) -> Positions:
+        """(3, count): of what is read behind the question, which is text."""
+        return np.broadcast_to(np.arange(self.length, self.length + count) + self.position_delta, (3, count))
+
     def token_ids(self, image_token: int) -> list[int]:
         """The whole question, with ``image_token`` in the slots of both images."""
         image = [image_token] * self.size.tokens

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from differad_edge.config import ConfigModel, ModelConfig, SidePx, load_config
-from differad_edge.engines.vlm.checkpoint import file_beside, load_model, load_processor, model_type, weights_identity
+from differad_edge.engines.vlm.box_head import BOX_HEAD_FILE, BoxHead, read_box_head
+from differad_edge.engines.vlm.checkpoint import (
+    file_beside,
+    load_model,
+    load_processor,
+    model_type,
+    weights_identity,
+    weights_sha256,
+)
 from differad_edge.engines.vlm.exported import MANIFEST, Exported
 from differad_edge.engines.vlm.layout import Fit, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
-from differad_edge.engines.vlm.runner import Runner
+from differad_edge.engines.vlm.runner import Floats, Runner
 from differad_edge.engines.vlm.student import StudentEngine
 from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
@@ -82,17 +90,23 @@ def read_card(path: str) -> StudentCard:
 
 @dataclass(frozen=True)
 class LoadedStudent:
-    """A checkpoint and how it is asked. ``mean``, ``std``: of its images."""
+    """A checkpoint and how it is asked. ``mean``, ``std``: of its images; ``box_head``: None where it has none."""
 
     weights: PreTrainedModel
     processor: ProcessorMixin
     question: Question
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    box_head: BoxHead | None = None
+
+    @property
+    def queries(self) -> Floats | None:
+        """Of the box head."""
+        return None if self.box_head is None else self.box_head.queries
 
 
-def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu") -> LoadedStudent:
-    """Read the checkpoint of a student. Raises as `vlm_engine` does."""
+def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu", with_head: bool = True) -> LoadedStudent:
+    """Read the checkpoint of a student, and its box head unless ``with_head`` is False. Raises as `vlm_engine` does."""
     path = str(model.path)
     processor = load_processor(path)
     weights = load_model(path, dtype=dtype).eval()
@@ -109,8 +123,22 @@ def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu") -> Load
     if max(largest, *question.grammar.choices) >= rows:
         detail = f"its tokenizer gives the token {largest}, allowed with {rows} embeddings: 0 to {rows - 1}"
         raise ModelIntegrityError(f"model: {path}: {detail}")
+    head = None
+    if with_head and question.order == "student":  # who thinks first has nothing to say where its queries stand
+        head = _box_head(path, weights.config.text_config.hidden_size)
     images = processor.image_processor
-    return LoadedStudent(weights, processor, question, tuple(images.image_mean), tuple(images.image_std))
+    return LoadedStudent(weights, processor, question, tuple(images.image_mean), tuple(images.image_std), head)
+
+
+def _box_head(path: str, width: int) -> BoxHead | None:
+    file = file_beside(path, BOX_HEAD_FILE)
+    if file is None:
+        return None
+    head, weights = read_box_head(file, width), weights_sha256(file.parent)
+    if head.model != weights:
+        detail = f"model: got {head.model[:12]}..., allowed: {weights[:12]}... of the weights beside it"
+        raise ModelIntegrityError(f"{file}: {detail}; train it again or take it away")
+    return head
 
 
 def _student(model: ModelConfig, threads: int | None) -> StudentEngine:
@@ -142,13 +170,14 @@ def _student(model: ModelConfig, threads: int | None) -> StudentEngine:
         hold_in_float8(loaded.weights)
     tokenizer = loaded.processor.tokenizer
     return StudentEngine(
-        TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std),
+        TorchRunner(loaded.weights, loaded.question.layout, mean=loaded.mean, std=loaded.std, queries=loaded.queries),
         loaded.question,
         identity=f"{weights_identity(str(model.path))} {precision}",
         to_text=lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
         max_new_tokens=model.max_new_tokens,
         describes=model.describe,
         references_bytes=model.references_mb * 1e6,
+        box_head=loaded.box_head,
     )
 
 
@@ -166,6 +195,7 @@ def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
         max_new_tokens=model.max_new_tokens,
         describes=model.describe,
         references_bytes=model.references_mb * 1e6,
+        box_head=exported.box_head,
     )
 
 

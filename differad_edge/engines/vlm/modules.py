@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,13 +111,17 @@ class BufferMemory:
 
 
 class Decoder(nn.Module):
-    """The language model of a Qwen3-VL: a few tokens at a time, against a memory of those before."""
+    """The language model of a Qwen3-VL: a few tokens at a time, against a memory of those before.
+
+    ``queries``: (Q, width) embeddings that are read behind the question; None: no such.
+    """
 
     cos: Tensor
     sin: Tensor
     frequencies: Tensor
+    queries: Tensor | None
 
-    def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
+    def __init__(self, model: PreTrainedModel, layout: Layout, queries: Tensor | None = None) -> None:
         super().__init__()
         language = model.model.language_model
         config = model.config.text_config
@@ -124,7 +129,9 @@ class Decoder(nn.Module):
         self.head_dim: int = config.head_dim
         self.layout = layout
         device = self.embed.weight.device
-        positions = torch.from_numpy(layout.positions)[:, None].to(device)
+        self.register_buffer("queries", None if queries is None else queries.detach().to(self.embed.weight))
+        after = layout.positions_after(0 if queries is None else len(queries))
+        positions = torch.from_numpy(np.concatenate([layout.positions, after], axis=1))[:, None].to(device)
         cos, sin = language.rotary_emb(self.embed.weight, positions)
         self.register_buffer("cos", cos[0])
         self.register_buffer("sin", sin[0])
@@ -133,6 +140,16 @@ class Decoder(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(layout, name), dtype=torch.int64, device=device))
         self.attention_scaling: float = language.rotary_emb.attention_scaling
 
+    @property
+    def answers(self) -> int:
+        """Rows of a tail that somebody looks at, its last ones: the question's last token, and the queries."""
+        return 1 if self.queries is None else 1 + len(self.queries)
+
+    @property
+    def tail_length(self) -> int:
+        """Rows of a tail: tokens, and queries."""
+        return self.layout.tail_length + self.answers - 1
+
     def read_prefix(self, features: Tensor, deep: Tensor, memory: Memory) -> Tensor:
         """Everything up to the target, given the reference's features; (prefix, width) hidden states."""
         layout = self.layout
@@ -140,15 +157,19 @@ class Decoder(nn.Module):
         return self._run(x, slice(0, layout.prefix_length), memory, self._at(len(layout.before), deep, len(x)))
 
     def read_tail(self, features: Tensor, deep: Tensor, memory: Memory) -> Tensor:
-        """From the target to the end of the question, given the target's features; (tail, width) hidden states."""
-        layout = self.layout
-        x = torch.cat([features, self.embed(self.after)])
-        return self._run(x, slice(layout.prefix_length, layout.length), memory, self._at(0, deep, len(x)))
+        """From the target to the end of the question, and the queries; (tail, width) hidden states."""
+        start = self.layout.prefix_length
+        x = torch.cat([features, self.embed(self.after), *([] if self.queries is None else [self.queries])])
+        return self._run(x, slice(start, start + self.tail_length), memory, self._at(0, deep, len(x)))
 
     def read_tokens(self, x: Tensor, start: Tensor, memory: Memory) -> Tensor:
         """Tokens of the answer, (T, width) embeddings of which the first has the index ``start``; hidden states."""
-        index = start + self.layout.position_delta + torch.arange(x.shape[0], device=x.device)
-        angles = index[:, None].float() * self.frequencies
+        positions = start + self.layout.position_delta + torch.arange(x.shape[0], device=x.device)
+        return self.read_at(x, positions, memory)
+
+    def read_at(self, x: Tensor, positions: Tensor, memory: Memory) -> Tensor:
+        """Text, (T, width) embeddings, at these (T,) positions; hidden states."""
+        angles = positions[:, None].float() * self.frequencies
         angles = torch.cat([angles, angles], dim=-1)
         cos, sin = (turned * self.attention_scaling for turned in (angles.cos(), angles.sin()))
         return self._run(x, (cos.to(x.dtype), sin.to(x.dtype)), memory, None)

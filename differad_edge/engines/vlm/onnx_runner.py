@@ -84,8 +84,7 @@ class OnnxRunner(ExportedRunner):
 
     def read(self, features: Features) -> Floats:
         """See Runner."""
-        hidden: Floats = self._hidden("tail", features)[0]
-        return hidden
+        return self._hidden("tail", features)
 
     def _restored(self, key: str, array: NDArray[Any]) -> Prefix:
         return self._prefix(key, to_float32(array) if self._kept == np.uint16 else array)

@@ -74,7 +74,10 @@ class Runner(Protocol):
         ...
 
     def read(self, features: Any) -> Floats:
-        """Read the target after the loaded prefix: (width,) hidden state of the question's last token."""
+        """Read the target after the loaded prefix: (1 + queries, width) hidden states.
+
+        Of the question's last token, and of a box head's queries behind it, over which the answer is written.
+        """
         ...
 
     def advance(self, tokens: Sequence[int], at: int) -> Floats:
@@ -90,6 +93,6 @@ class Runner(Protocol):
 
 
 def check_room(layout: Layout, tokens: int) -> None:
-    """Raise EngineError where the buffer has no room for so many tokens of question and answer."""
+    """Raise EngineError where the buffer has no room for so many tokens of question and answer, or queries."""
     if tokens > layout.capacity:
         raise EngineError(f"answer: got {tokens} tokens with its question, allowed: {layout.capacity}")

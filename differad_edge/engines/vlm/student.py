@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from differad_edge.engines.base import Candidate, Evidence, Learning, ReferenceView
 from differad_edge.engines.covering import covered
 from differad_edge.engines.grounded import LEAST_PROBABILITY
+from differad_edge.engines.vlm.box_head import BoxHead
 from differad_edge.engines.vlm.canvas import Placement, draw_on_canvas
 from differad_edge.engines.vlm.decode import Words, read_verdict, write_box, write_words
 from differad_edge.engines.vlm.questions import Question
@@ -80,7 +81,8 @@ class StudentPrepared:
 class StudentEngine:
     """Asks a student through a runner. ``identity``: of weights and precision, a part of the fingerprint.
 
-    ``to_text``: token ids to text; ``describes``: whether NG parts are put into words.
+    ``to_text``: token ids to text; ``describes``: whether NG parts are put into words; ``box_head``: whose queries the
+    runner reads with the question, so that a box need not be written digit by digit; it changes no answer.
 
     The score of a part is the probability of NG between the two verdicts. A box tells a little more: what reaches one
     half is ranked by how certain its digits are, within BOX_SHARE of what the verdict gives it.
@@ -99,10 +101,11 @@ class StudentEngine:
         max_new_tokens: int,
         describes: bool = True,
         references_bytes: float = math.inf,
+        box_head: BoxHead | None = None,
     ) -> None:
         self._runner, self._question = runner, question
         self._to_text, self._max_new_tokens = to_text, max_new_tokens
-        self._describes = describes
+        self._describes, self._box_head = describes, box_head
         self._shelf = Shelf(references_bytes)
         layout, size = question.layout, question.layout.size
         settings = {
@@ -170,7 +173,8 @@ class StudentEngine:
         """Ask about one part.
 
         An ignore mask is painted over in both images; it counts for targets of the reference's size alone. ``draft``: a
-        box in pixels of the target that may be right; the answer is the same without it and comes later.
+        box in pixels of the target that may be right; the answer is the same without it and comes later. A box head's
+        own goes before it: that one sees what this model sees.
         """
         ignore = prepared.ignore
         if ignore is not None and ignore.shape != target.shape[:2]:
@@ -198,12 +202,14 @@ class StudentEngine:
         question = self._question
         verdicts = question.grammar.verdicts
         assert verdicts  # a student's grammar has them
-        opinion = read_verdict(self._runner, verdicts, hidden)
+        opinion = read_verdict(self._runner, verdicts, hidden[0])
         if opinion.either < LEAST_VERDICT:
             detail = f"the model answers OK or NG with a probability of {opinion.either:.3g} only"
             return Evidence(0.0, reason=Reason.UNPARSABLE_ANSWER.value, detail=f"{detail}: it is no trained student")
         if opinion.ng < BOX_FROM:
             return Evidence(opinion.ng)
+        if self._box_head is not None:
+            draft = self._box_head.box(hidden[1:])
         written = write_box(
             self._runner,
             question.grammar,

@@ -104,7 +104,7 @@ class TensorRtRunner(ExportedRunner):
             "deep": max(1, self._shape.deep_levels) * tokens * width * self._value_bytes,
             "x": self._jump * width * 4,
             "start": 8,
-            "hidden": self._jump * width * 4,
+            "hidden": max(self._jump, self._answers) * width * 4,
             "logits": self._shape.vocabulary * 4,
         }
         self._places = {name: cuda.block(count) for name, count in sizes.items()}
@@ -136,8 +136,7 @@ class TensorRtRunner(ExportedRunner):
     def read(self, features: str) -> Floats:
         """See Runner."""
         self._run("tail", {})
-        hidden: Floats = self._hidden(1)[0]
-        return hidden
+        return self._hidden(self._answers)
 
     def _restored(self, key: str, array: NDArray[Any]) -> Prefix:
         block: Block = self._cuda.block(array.nbytes)

@@ -29,9 +29,10 @@ _WARM_UPS = 3  # before a capture: libraries choose their kernels and take their
 class TorchRunner:
     """See Runner. ``model``: a Qwen3-VL on its device, whose weights are shared; ``mean``, ``std``: of its images.
 
+    ``queries``: (Q, width) of a box head, None without one.
     ``graphs``: capture the vision tower, the tail, a step and a jump as CUDA graphs, at once; None where there is CUDA.
 
-    Raises EngineError when the device's memory does not suffice.
+    Raises EngineError when the device's memory does not suffice, or the layout's capacity for the queries.
     """
 
     def __init__(
@@ -41,8 +42,10 @@ class TorchRunner:
         *,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
         std: Sequence[float] = (0.5, 0.5, 0.5),
+        queries: Floats | None = None,
         graphs: bool | None = None,
     ) -> None:
+        check_room(layout, layout.length + (0 if queries is None else len(queries)))
         self.layout = layout
         self.device, self.dtype = model.device, model.dtype
         self.name = f"torch-{self.device.type}"
@@ -51,7 +54,8 @@ class TorchRunner:
         config = model.config.text_config
         with _memory_errors():
             self._vision = Vision(model.model.visual, layout.size, mean, std).eval()
-            self._decoder = Decoder(model, layout).eval()
+            asked = None if queries is None else torch.from_numpy(queries)
+            self._decoder = Decoder(model, layout, asked).eval()
             shape = (config.num_hidden_layers, 2, config.num_key_value_heads, layout.capacity, config.head_dim)
             self._buffer = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self._head: Tensor = model.lm_head.weight
@@ -146,9 +150,8 @@ class TorchRunner:
         return self._rows[rows]
 
     def _read_tail(self, features: Tensor, deep: Tensor) -> Tensor:
-        layout = self.layout
-        memory = self._memory(layout.prefix_length, layout.tail_length)
-        return self._decoder.read_tail(features, deep, memory)[-1]
+        memory = self._memory(self.layout.prefix_length, self._decoder.tail_length)
+        return self._decoder.read_tail(features, deep, memory)[-self._decoder.answers :]
 
     def _step(self, ids: Tensor, start: Tensor) -> Tensor:
         memory = BufferMemory(self._buffer, start, len(ids))

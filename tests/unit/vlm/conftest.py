@@ -20,3 +20,17 @@ def random_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
         model, QUESTION, folder, identity="x", mean=(0.5,) * 3, std=(0.5,) * 3, write_beside=lambda folder: None
     )
     return model, folder
+
+
+@pytest.fixture(scope="session")
+def head_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
+    """The same model with a random box head: model, head and folder; nobody may change any."""
+    pytest.importorskip("onnxscript")
+    from students import QUESTION, box_head, student
+
+    from differad_edge.export.onnx import write_export
+
+    model, head, folder = student(5), box_head(5), tmp_path_factory.mktemp("export") / "out"
+    options: dict[str, Any] = {"identity": "x", "mean": (0.5,) * 3, "std": (0.5,) * 3, "box_head": head}
+    write_export(model, QUESTION, folder, write_beside=lambda folder: None, **options)
+    return model, head, folder

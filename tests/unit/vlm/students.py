@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from differad_edge.engines.vlm.box_head import BINS, QUERIES, BoxHead
 from differad_edge.engines.vlm.grammar import AnswerTokens
 from differad_edge.engines.vlm.layout import Layout, WorkingSize
 from differad_edge.engines.vlm.questions import Question
@@ -90,3 +91,10 @@ QUESTION = Question(question(128), GRAMMAR, "student", frozenset({901}), IMAGE, 
 def picture(seed: int, side_px: int = 128) -> np.ndarray:
     """Random HxWx3 uint8."""
     return np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
+
+
+def box_head(seed: int = 0, width: int = 64) -> BoxHead:
+    """Random queries and projections."""
+    rng = np.random.default_rng(seed)
+    shapes = ((QUERIES, width), (width,), (1,), (BINS, width), (BINS,))
+    return BoxHead("0" * 64, *(rng.normal(size=shape).astype(np.float32) for shape in shapes))

@@ -28,7 +28,7 @@ def asked(seed: int) -> tuple[TorchRunner, Floats]:
     """A random model that has read a random question."""
     runner = TorchRunner(student(seed), question(64, seed=seed))
     runner.load(runner.make_prefix("r", runner.encode(picture(seed, 64))))
-    return runner, runner.read(runner.encode(picture(seed + 1000, 64)))
+    return runner, runner.read(runner.encode(picture(seed + 1000, 64)))[0]
 
 
 def token_by_token(runner: Any, zero_box: bool) -> GridBox:

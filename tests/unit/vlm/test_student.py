@@ -65,7 +65,7 @@ class Scripted:
         self.loaded.append(prefix.key)
 
     def read(self, features: Any) -> Floats:
-        return self._state(())
+        return self._state(())[None]
 
     def advance(self, tokens: Sequence[int], at: int) -> Floats:
         self.read_tokens[at - self.layout.length :] = tokens

@@ -22,6 +22,7 @@ import onnxruntime
 from students import GRAMMAR, QUESTION, picture
 
 from differad_edge.engines.vlm import tensorrt_runner
+from differad_edge.engines.vlm.box_head import BoxHead
 from differad_edge.engines.vlm.decode import write_box
 from differad_edge.engines.vlm.exported import COMPILED, ENGINES, STAGES, Exported, FileEntry, sha256_of
 from differad_edge.engines.vlm.tensorrt_runner import Compiled, TensorRtRunner
@@ -129,11 +130,9 @@ class Logger:
         pass
 
 
-@pytest.fixture(scope="module")
-def both(random_export: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    model, original = random_export
-    folder = shutil.copytree(original, tmp_path_factory.mktemp("compiled") / "out")
-    exported = Exported(folder)
+def compiled(original: Path, folder: Path) -> Exported:
+    """A copy of an export with engines that name its graphs."""
+    exported = Exported(shutil.copytree(original, folder))
     engines = folder / ENGINES / "sm89-bf16"
     engines.mkdir(parents=True)
     entries = {}
@@ -141,7 +140,7 @@ def both(random_export: tuple[Any, Path], tmp_path_factory: pytest.TempPathFacto
         file = engines / f"{stage}.engine"
         file.write_text(str(exported.stage(stage)))
         entries[stage] = FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
-    compiled = Compiled(
+    made = Compiled(
         manifest_sha256=exported.sha256,
         target="sm89",
         precision="bf16",
@@ -150,12 +149,38 @@ def both(random_export: tuple[Any, Path], tmp_path_factory: pytest.TempPathFacto
         engines=entries,
         figures={},
     )
-    (engines / COMPILED).write_text(compiled.model_dump_json())
+    (engines / COMPILED).write_text(made.model_dump_json())
+    return exported
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _scripted() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensorrt_runner, "Cuda", Cuda)
         module = types.SimpleNamespace(__version__="1.0", Runtime=Runtime, Logger=Logger)
         patch.setitem(sys.modules, "tensorrt_rtx", module)
-        yield TorchRunner(model, QUESTION.layout), TensorRtRunner(exported)
+        yield
+
+
+@pytest.fixture(scope="module")
+def both(random_export: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory, _scripted: None) -> Any:
+    model, original = random_export
+    exported = compiled(original, tmp_path_factory.mktemp("compiled") / "out")
+    return TorchRunner(model, QUESTION.layout), TensorRtRunner(exported)
+
+
+def test_the_queries_of_a_head_come_with_the_question(head_export: tuple[Any, BoxHead, Path], tmp_path: Path) -> None:
+    model, head, original = head_export
+    runners = (
+        TorchRunner(model, QUESTION.layout, queries=head.queries),
+        TensorRtRunner(compiled(original, tmp_path / "out")),
+    )
+    read = []
+    for runner in runners:
+        runner.load(runner.make_prefix("1", runner.encode(picture(1))))  # type: ignore[arg-type]
+        read.append(runner.read(runner.encode(picture(2))))  # type: ignore[arg-type]
+    assert read[0].shape == (6, 64)
+    np.testing.assert_allclose(read[1], read[0], atol=1e-4)
 
 
 def test_it_answers_as_pytorch_does(both: Any) -> None:

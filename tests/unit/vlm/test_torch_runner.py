@@ -45,7 +45,7 @@ def full_prefill(model: Any, layout: Layout, reference: np.ndarray, target: np.n
 def cached(runner: TorchRunner, reference: np.ndarray, target: np.ndarray) -> Floats:
     runner.load(runner.make_prefix("r", runner.encode(reference)))
     hidden = runner.read(runner.encode(target))
-    return np.concatenate([hidden[None], runner.advance(ANSWER, runner.layout.length)])
+    return np.concatenate([hidden, runner.advance(ANSWER, runner.layout.length)])
 
 
 @pytest.mark.parametrize("side_px", [64, 256, 800])  # 800: the real 50x50 patches
@@ -72,7 +72,7 @@ def test_cached_equals_uncached_to_the_bit(dtype: str) -> None:
     runner.read(runner.encode(other))  # another part
     runner.advance([7] * 5, layout.length)
     hidden = runner.read(runner.encode(target))
-    warm = np.concatenate([hidden[None], runner.advance(ANSWER, layout.length)])
+    warm = np.concatenate([hidden, runner.advance(ANSWER, layout.length)])
     assert np.array_equal(warm, uncached)
 
 
@@ -100,7 +100,7 @@ def test_each_known_mistake_shows(kind: str, monkeypatch: pytest.MonkeyPatch) ->
         runner.load(runner.make_prefix("r", encode(reference)))
         features, deep = encode(target)
         hidden = runner.read((features, torch.zeros_like(deep)))
-        found = runner.logits(hidden[None])
+        found = runner.logits(hidden)
     else:
         found = runner.logits(cached(runner, reference, target))
     assert np.abs(found[0] - right[0]).max() > 1

@@ -69,7 +69,7 @@ def test_torch_and_onnx_runtime_agree(both: tuple[TorchRunner, OnnxRunner]) -> N
         logits, boxes = [], []
         for runner in both:
             runner.load(runner.make_prefix(str(seed), runner.encode(reference)))  # type: ignore[attr-defined]
-            hidden = runner.read(runner.encode(target))  # type: ignore[attr-defined]
+            hidden = runner.read(runner.encode(target))[0]  # type: ignore[attr-defined]
             said = [runner.logits(hidden)]
             for step in range(4):
                 said.append(runner.logits(runner.advance([int(said[-1].argmax())], at + step)[0]))
