@@ -23,7 +23,8 @@ from differad_edge.config import ModelConfig
 from differad_edge.engines.vlm.checkpoint import load_processor
 from differad_edge.engines.vlm.grammar import AnswerTokens
 from differad_edge.engines.vlm.questions import question_of
-from differad_edge.errors import ConfigError, DatasetError, TrainingError
+from differad_edge.errors import BoxError, ConfigError, DatasetError, TrainingError
+from differad_edge.geometry import GRID, from_grid
 from differad_edge.grounding import GridBox
 from differad_edge.pairs import Pair
 from distill.decisions import OUTCOMES, RANKS, student_decisions
@@ -66,16 +67,8 @@ def read_labels(folder: Path) -> dict[str, Soft]:
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             row = json.loads(line)
-            box = None if row["box"] is None else tuple(int(value) for value in row["box"])
-            found[str(row["id"])] = Soft(
-                ng_share=float(row["ng_share"]),
-                box=box,  # type: ignore[arg-type]  # of four, as the pair set has it; else it is refused there
-                decisions=_table(row.get("decisions"), OUTCOMES),
-                ranked=_table(row.get("ranked"), RANKS),
-            )
-            if not 0.0 <= found[str(row["id"])].ng_share <= 1.0:
-                raise ValueError(f"ng_share: got {row['ng_share']}, allowed: 0 to 1")
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            found[str(row["id"])] = _soft(row)
+        except (BoxError, ValueError, KeyError, TypeError, RecursionError) as exc:
             raise DatasetError(f"{file}, line {number}: no label: {exc}") from exc
     return found
 
@@ -175,7 +168,7 @@ class _LogitTrainer(LoadsWholeCheckpoints, SFTTrainer):  # type: ignore[misc]  #
         taught = distillation_loss(logits, soft, self._grammar)
         mode = "train" if self.model.training else "eval"
         for name, value in (("distill/answers", hard), ("distill/probabilities", taught)):
-            self._metrics[mode][name].append(float(value))
+            self._metrics[mode][name].append(float(value.detach()))
         loss = (1 - self._weight) * hard + self._weight * taught
         return (loss, None) if return_outputs else loss
 
@@ -197,12 +190,32 @@ class _Collator:
 
 def _divergence(truth: Tensor, logs: Tensor) -> Tensor:
     """Kullback-Leibler divergence of each row; what a model gives to other tokens counts against it."""
-    return (torch.xlogy(truth, truth) - truth * logs).sum(-1)
+    # Where the teacher gives nothing the student may give nothing either: 0 times minus infinity is 0 here.
+    return (torch.xlogy(truth, truth) - torch.where(truth > 0, truth * logs, 0.0)).sum(-1)
 
 
 def _same_width(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     width = max(one.shape[1], other.shape[1])
     return F.pad(one, (0, width - one.shape[1])), F.pad(other, (0, width - other.shape[1]))
+
+
+def _soft(row: Mapping[str, Any]) -> Soft:
+    """Raises ValueError, KeyError and TypeError for what is no label."""
+    box = None if row["box"] is None else tuple(int(value) for value in row["box"])
+    if box is not None:
+        from_grid(box, GRID, GRID)
+    soft = Soft(
+        ng_share=float(row["ng_share"]),
+        box=box,  # type: ignore[arg-type]  # of four: from_grid has said so
+        decisions=_table(row.get("decisions"), OUTCOMES),
+        ranked=_table(row.get("ranked"), RANKS),
+    )
+    if not 0.0 <= soft.ng_share <= 1.0:
+        raise ValueError(f"ng_share: got {soft.ng_share}, allowed: 0 to 1")
+    wanted = 0 if box is None else sum(len(str(number)) + 1 for number in box)
+    if soft.decisions is not None and len(soft.decisions) != wanted:
+        raise ValueError(f"decisions: got {len(soft.decisions)}, allowed for the box {box}: {wanted}")
+    return soft
 
 
 def _table(value: Any, width: int) -> Tensor | None:

@@ -83,7 +83,11 @@ def test_what_cannot_be_told_is_not(tokens: list[Token], box: tuple[int, int, in
 
 
 def test_digits_that_are_no_tokens_leave_sorted_probabilities() -> None:
-    tokens = [token("<answer>("), token("120", n12=0.25), *(token(text) for text in (",", "4", "),(", "300", ",", "99"))]
+    tokens = [
+        token("<answer>("),
+        token("120", n12=0.25),
+        *(token(text) for text in (",", "4", "),(", "300", ",", "99")),
+    ]
     tokens.append(token(")</answer>"))
     assert decisions_of(tokens, (120, 4, 300, 99)) is None
     ranked = ranked_of(tokens)

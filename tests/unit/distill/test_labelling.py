@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,7 @@ class Scripted:
 
     def reply(self, odd: bool) -> Reply:
         text = self.say[odd]
-        pieces = [text[:8]] if "answer" not in text else []
-        at = 0
-        while at < len(text) and not pieces[:1] == [text[:8]]:
-            end = at + 1 if text[at].isdigit() else next((n for n in range(at, len(text)) if text[n].isdigit()), len(text))
-            pieces.append(text[at:end])
-            at = end
+        pieces = re.findall(r"\d|\D+", text)
         return Reply(text, tuple(Token(piece, 0.0, ((piece, 0.0),)) for piece in pieces))
 
 
