@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from differad_edge.errors import MissingExtraError, ModelIntegrityError
+from differad_edge.grounding import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["file_beside", "images_and_text", "load_model", "load_processor", "model_type", "weights_identity"]
+__all__ = [
+    "chat_text",
+    "file_beside",
+    "images_and_text",
+    "load_model",
+    "load_processor",
+    "model_type",
+    "weights_identity",
+]
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def load_model(
@@ -20,24 +33,30 @@ def load_model(
 ) -> PreTrainedModel:
     """The weights of ``model``, a folder or a hub id, on the CPU. ``dtype``: "float32", "bfloat16" or "float16".
 
-    Raises MissingExtraError, and ModelIntegrityError for what is torn, lacks weights or has others than its config
-    says, or is no vision-language model.
+    Weights are safetensors: those of another kind are pickles. Raises MissingExtraError, and ModelIntegrityError for
+    what is torn, lacks weights or has others than its config says, or is no vision-language model.
     """
     try:
         import torch
         from transformers import AutoModelForImageTextToText
+        from transformers.utils import logging
     except ImportError as exc:
         raise MissingExtraError("vlm", exc.name or "transformers") from exc
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    if Path(model).is_dir():
+        _weights(Path(model))
     try:
         loaded, said = AutoModelForImageTextToText.from_pretrained(
             os.fspath(model),
             revision=revision,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
+            use_safetensors=True,
             output_loading_info=True,
         )
     except Exception as exc:  # a wrong config fails wherever it is first used
-        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
+        raise _refused(model, exc) from exc
     # transformers draws missing weights at random, leaves others out, and goes on.
     for kind, words in (("missing_keys", "are missing"), ("unexpected_keys", "are not those of its config")):
         odd = sorted(str(name) for name in said[kind])
@@ -58,7 +77,7 @@ def model_type(model: str | os.PathLike[str]) -> str:
     try:
         return str(AutoConfig.from_pretrained(os.fspath(model)).model_type)
     except Exception as exc:  # as above
-        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
+        raise _refused(model, exc) from exc
 
 
 def load_processor(model: str | os.PathLike[str], *, revision: str | None = None) -> ProcessorMixin:
@@ -80,7 +99,7 @@ def load_processor(model: str | os.PathLike[str], *, revision: str | None = None
         name, _ = ProcessorMixin.get_processor_dict(where, revision=revision)
         base = processor_class_from_name(str(name.get("processor_class")))
     except (OSError, ValueError, AttributeError) as exc:
-        raise ModelIntegrityError(f"model: {where} has no processor that can be read: {_first_line(exc)}") from exc
+        raise _refused(model, exc, "has no processor that can be read") from exc
     if not name:
         raise ModelIntegrityError(f"model: got {where!r}, allowed: a checkpoint folder, or an id that the hub knows")
     if base is None:
@@ -103,6 +122,17 @@ def images_and_text(processor: type[ProcessorMixin]) -> type[Any]:
     return type(processor.__name__, (processor,), {"get_attributes": classmethod(get_attributes)})
 
 
+def chat_text(processor: ProcessorMixin, chat: list[Message]) -> str:
+    """``chat`` up to the answer, as the checkpoint's chat template writes it.
+
+    Raises ModelIntegrityError for a template that is missing or fails.
+    """
+    try:
+        return str(processor.apply_chat_template(chat, add_generation_prompt=True))
+    except Exception as exc:  # a template is a program
+        raise ModelIntegrityError(f"chat template: cannot be used: {_first_line(exc)}") from exc
+
+
 def file_beside(model: str, name: str) -> Path | None:
     """A file beside the weights of ``model``, a folder or a hub id; None where there is none.
 
@@ -116,7 +146,7 @@ def file_beside(model: str, name: str) -> Path | None:
     try:
         found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as exc:
-        raise ModelIntegrityError(f"model: {model} cannot be loaded: {_first_line(exc)}") from exc
+        raise _refused(model, exc) from exc
     return None if found is None else Path(found)
 
 
@@ -130,9 +160,7 @@ def weights_identity(path: str) -> str:
         if config is None:
             raise ModelIntegrityError(f"model: {path} cannot be loaded: it has no config.json")
         return f"{path}@{config.parent.name}"  # the hub's cache has a folder for each commit
-    files = sorted(Path(path).glob("*.safetensors")) or sorted(Path(path).glob("*.bin"))
-    if not files:
-        raise ModelIntegrityError(f"model: {path} holds no weights")
+    files = _weights(Path(path))
     digest = hashlib.sha256()
     settings = [file for kind in ("*.json", "*.jinja") for file in sorted(Path(path).glob(kind))]
     for file in (*files, *settings):
@@ -141,6 +169,23 @@ def weights_identity(path: str) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        others = next((file.name for kind in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(kind))), "none")
+        raise ModelIntegrityError(f"model: {folder} holds no weights: got {others}, allowed: safetensors")
+    return files
+
+
+def _refused(model: str | os.PathLike[str], error: Exception, words: str = "cannot be loaded") -> ModelIntegrityError:
+    where, why = os.fspath(model), _first_line(error)
+    if Path(where).exists():
+        return ModelIntegrityError(f"model: {where} {words}: {why}")
+    # What transformers says of the hub is beside the point where a folder was meant.
+    said = f": {why}" if _HUB_ID.fullmatch(where) else ""
+    return ModelIntegrityError(f"model: got {where!r}, allowed: a checkpoint folder, or an id that the hub knows{said}")
 
 
 def _first_line(error: Exception) -> str:
