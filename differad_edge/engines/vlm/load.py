@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from differad_edge.config import ConfigModel, ModelConfig, SidePx, load_config
 from differad_edge.engines.vlm.checkpoint import file_beside, load_model, load_processor, model_type, weights_identity
@@ -15,6 +17,7 @@ from differad_edge.engines.vlm.layout import Fit, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
 from differad_edge.engines.vlm.runner import Runner
 from differad_edge.engines.vlm.student import StudentEngine
+from differad_edge.engines.vlm.tokens import check_tokenizer_file, check_tokens
 from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
 
@@ -42,6 +45,8 @@ class StudentCard(ConfigModel):
     size_px: tuple[SidePx, SidePx] = (800, 800)
     """Width and height."""
     fit: Fit = "stretch"
+    tokenizer_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of the tokenizer.json beside the weights; None: not checked."""
 
 
 def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> StudentEngine | GenerateEngine:
@@ -101,6 +106,9 @@ def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu") -> Load
     except RuntimeError as exc:  # PyTorch's out of memory
         raise EngineError(f"model: {path} cannot be brought to {device}: {str(exc).splitlines()[0][:200]}") from exc
     card = read_card(path)
+    if card.tokenizer_sha256 is not None:
+        check_tokenizer_file(path, card.tokenizer_sha256)
+    check_tokens(path, processor.tokenizer, weights)
     question = question_of(
         processor, _size(model, card, weights), order=_order(model, card), max_new_tokens=model.max_new_tokens
     )
