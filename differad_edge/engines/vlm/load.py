@@ -180,24 +180,31 @@ def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
 def runner_for(exported: Exported, *, precision: str | None = None, threads: int | None = None) -> Runner:
     """What runs an export on this machine: TensorRT where it was compiled for its GPU, else ONNX Runtime.
 
+    The log says why compiled engines are not used.
+
     ``precision``: of the compiled engines; None for those compiled last. Raises MissingExtraError, ModelIntegrityError,
     ConfigError for a precision that was not compiled for this GPU, and EngineError where the runtime fails.
     """
     from differad_edge.engines.vlm.onnx_runner import OnnxRunner
     from differad_edge.engines.vlm.tensorrt_runner import TensorRtRunner, engines_for, gpu_capability
 
+    remedy = "this machine has no NVIDIA GPU, or no driver; check nvidia-smi"
     try:
         capability = gpu_capability() if exported.is_compiled else None
-    except MissingExtraError:
+    except MissingExtraError as exc:
         if precision is not None:
             raise
-        capability = None  # its graphs run without
+        capability, remedy = None, str(exc)  # its graphs run without
     folder = None if capability is None else engines_for(exported, capability, precision)
     if folder is not None:
         return TensorRtRunner(exported, folder)
     if precision is not None:
         gpu = "this machine, which has no GPU" if capability is None else "sm{}{}".format(*capability)
         raise ConfigError(f"precision: got {precision!r}, allowed: one that was compiled for {gpu}")
+    if capability is not None:
+        remedy = "for this GPU run: differad-edge compile {} --target sm{}{}".format(exported.folder, *capability)
+    if exported.is_compiled:
+        _log.warning("the compiled engines of %s are not used, ONNX Runtime is: %s", exported.folder, remedy)
     return OnnxRunner(exported, threads=threads)
 
 
