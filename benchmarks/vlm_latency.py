@@ -31,6 +31,7 @@ from differad_edge.engines.base import ReferenceView
 from differad_edge.engines.vlm.grammar import BoxWriter
 from differad_edge.engines.vlm.questions import Question
 from differad_edge.engines.vlm.student import StudentEngine
+from differad_edge.errors import ConfigError
 from differad_edge.machine import describe_machine
 from differad_edge.results import Box
 
@@ -95,11 +96,15 @@ def run_vlm_benchmark(
     """Time each of ``rows`` ``n`` times after a warm-up (none for n = 1) and return the report in plain JSON types.
 
     ``device``: "cuda" or "cpu", None for what there is. Memory is the most that the process, or the GPU, has held up to
-    the row's end.
+    the row's end. Raises ConfigError for less than one time, and for a GPU where there is none.
     """
     import torch
     import transformers
 
+    if n < 1:
+        raise ConfigError(f"--pairs: got {n}, allowed: 1 or more")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device: got 'cuda', allowed here: cpu; PyTorch {torch.__version__} sees no NVIDIA GPU")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     load = os.getloadavg()[0]
     began = time.perf_counter()

@@ -137,7 +137,7 @@ class CascadeConfig(ConfigModel):
     """Its NG stands from this score on; 1: hardly ever."""
     draft: bool = True
     """A student checks the box that the embedded engine found, in one pass, before it writes its own: the answer stays
-    the same and comes sooner."""
+    the same, up to rounding, and comes sooner."""
 
     @model_validator(mode="after")
     def _in_order(self) -> CascadeConfig:

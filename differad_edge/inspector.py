@@ -53,7 +53,7 @@ class EdgeInspector:
         store: str | os.PathLike[str] | None = None,
         engine: str | Engine | None = None,
         *,
-        model: str | None = None,
+        model: str | os.PathLike[str] | None = None,
         deadline_ms: float | None = None,
         threads: int | None = None,
         config: InspectorConfig | None = None,
@@ -66,7 +66,8 @@ class EdgeInspector:
         given = {name: value for name, value in changes.items() if value is not None}
         settings = {**base.model_dump(), **given}
         if model is not None:
-            settings["model"] = {**settings["model"], "path": model}
+            path = os.fspath(model) if isinstance(model, os.PathLike) else model
+            settings["model"] = {**settings["model"], "path": path}
         self.config = parse_config(settings, InspectorConfig, where="EdgeInspector")
         self.store = ReferenceStore(self.config.store)
         built = engine if engine is not None and not isinstance(engine, str) else None

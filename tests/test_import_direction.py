@@ -72,7 +72,7 @@ CONFINED = {
 # What the folders outside the package may import of this repository.
 TRAINING_MAY = {"errors", "results", "geometry", "images", "grounding", "pairs", "scoring"}
 # Recipes are read as configurations are, and a model is asked with the preprocessing that it was trained with.
-TRAINING_MAY |= {"config", *(f"engines.vlm.{name}" for name in ("canvas", "checkpoint", "layout", "load"))}
+TRAINING_MAY |= {"config", *(f"engines.vlm.{name}" for name in ("canvas", "checkpoint", "layout", "load", "tokens"))}
 PUBLIC = {
     "client",
     "errors",

@@ -7,6 +7,7 @@ from pathlib import Path
 from differad_edge.engines.vlm.checkpoint import load_processor
 from differad_edge.engines.vlm.layout import WorkingSize
 from differad_edge.engines.vlm.load import STUDENT_FILE, StudentCard, read_card
+from differad_edge.engines.vlm.tokens import tokenizer_sha256
 from differad_edge.errors import ConfigError
 from training.recipe import ModelRecipe
 
@@ -31,5 +32,6 @@ def working_size(recipe: ModelRecipe) -> WorkingSize:
 
 
 def write_student_card(recipe: ModelRecipe, folder: Path) -> None:
-    """Write the card into ``folder``, beside the weights that were trained with it."""
-    (folder / STUDENT_FILE).write_text(student_card(recipe).model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Write the card into ``folder``, beside the weights that were trained with it and their tokenizer."""
+    card = student_card(recipe).model_copy(update={"tokenizer_sha256": tokenizer_sha256(folder)})
+    (folder / STUDENT_FILE).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -37,7 +37,9 @@ ModelOption: TypeAlias = Annotated[
 ]
 ServerOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--server", metavar="URL", help="remote: an OpenAI-compatible server; its key: $DIFFERAD_SERVER_KEY."),
+    typer.Option(
+        "--server", metavar="URL", help="remote or cascade: an OpenAI-compatible server; key: $DIFFERAD_SERVER_KEY."
+    ),
 ]
 PromptOption: TypeAlias = Annotated[
     str | None,

@@ -47,13 +47,12 @@ def verify(
         threads=threads,
         told=lambda step: typer.echo(f"{step} ...", err=True),
     )
-    figures = asdict(done.agreement)
     if json_file is not None:
-        write_json({"runtime": done.runtime, "agreed": done.agreed, **figures}, json_file)
+        write_json({"runtime": done.runtime, "agreed": done.agreed, **done.agreement.to_dict()}, json_file)
     if json_file != STDOUT:
         console = output()
         rows = table("figure", "value", numbers=("value",))
-        for figure, value in figures.items():
+        for figure, value in asdict(done.agreement).items():
             rows.add_row(figure, f"{value:.3g}")
         console.print(rows)
         said = "agrees" if done.agreed else "DOES NOT AGREE"

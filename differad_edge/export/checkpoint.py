@@ -29,6 +29,7 @@ from differad_edge.export.parity import (
 )
 from differad_edge.export.quantise import quantise_export
 from differad_edge.export.ranges import watched, write_ranges
+from differad_edge.pairs import load_pairs
 
 if TYPE_CHECKING:
     from differad_edge.images import Image
@@ -58,6 +59,10 @@ def export_checkpoint(
     """
     if precision not in get_args(Precision):
         raise ConfigError(f"precision: got {precision!r}, allowed: {', '.join(get_args(Precision))}")
+    if out.exists():
+        raise ExportError(f"out: got {out}, allowed: a folder that is not there yet")
+    if calibration is not None:
+        load_pairs(calibration)
     try:
         from differad_edge.engines.vlm.torch_runner import TorchRunner
     except ImportError as exc:

@@ -90,11 +90,21 @@ class Agreement:
     box_iou: float
     move_margin: float
 
+    def to_dict(self) -> dict[str, float | None]:
+        """In plain JSON types; None for a figure that is no finite number."""
+        return {name: figure if math.isfinite(figure) else None for name, figure in asdict(self).items()}
+
     def agreed(self, precision: str) -> bool:
-        """Whether this is the same model: as near as the precision allows, and nothing clear is decided otherwise."""
+        """Whether this is the same model: as near as the precision allows, and nothing clear is decided otherwise.
+
+        A figure that is no finite number is no agreement.
+        """
+        if None in self.to_dict().values():
+            return False
         exact = precision != "float32" or self.tokens == 1.0
-        like = max(self.features, self.layers, self.hidden) <= LEAST_LIKE[precision]
-        same = max(self.flip_margin, self.move_margin) <= CLEAR.get(precision, CLEAR["bfloat16"])
+        like = all(figure <= LEAST_LIKE[precision] for figure in (self.features, self.layers, self.hidden))
+        clear = CLEAR.get(precision, CLEAR["bfloat16"])
+        same = all(margin <= clear for margin in (self.flip_margin, self.move_margin))
         return exact and like and same and self.logits <= TOLERANCE[precision]
 
 
@@ -179,22 +189,26 @@ def compare_answers(right: Answers, other: Answers) -> Agreement:
         if values.shape != getattr(other, name).shape:
             raise ExportError(f"answers: {name}: got {getattr(other, name).shape}, allowed: {values.shape}")
     layers = [_apart(right.layers[:, n], other.layers[:, n]) for n in range(right.layers.shape[1])]
-    flips = (right.ng >= 0) != (other.ng >= 0)
+    said = np.isfinite(right.ng) & np.isfinite(other.ng)
+    flips = ((right.ng >= 0) != (other.ng >= 0)) | ~said
+    flip_margin = np.where(said, np.abs(right.ng), np.inf)[flips].max(initial=0.0)
     overlaps = [_overlap(*both) for both in zip(right.boxes, other.boxes, strict=True)]
     return Agreement(
         pairs=len(right.ng),
         features=_apart(right.features, other.features),
-        layers=max(layers),
+        layers=float(np.max(layers)),
         hidden=_apart(right.hidden, other.hidden),
         logits=float(np.abs(right.logits - other.logits).max() / max(float(right.logits.std()), 1e-12)),
         logit_abs=float(np.abs(right.logits - other.logits).max()),
         tokens=float((right.tokens == other.tokens).all(axis=1).mean()),
         verdict_flips=int(flips.sum()),
-        flip_margin=float(np.abs(right.ng[flips]).max(initial=0.0)),
+        flip_margin=float(flip_margin),
         box_iou=float(min(overlaps)),
-        move_margin=max(
-            (_parting(right, other, row) for row, overlap in enumerate(overlaps) if overlap < LEAST_BOX_IOU),
-            default=0.0,
+        move_margin=float(
+            np.max(
+                [_parting(right, other, row) for row, overlap in enumerate(overlaps) if overlap < LEAST_BOX_IOU],
+                initial=0.0,
+            )
         ),
     )
 
@@ -209,19 +223,25 @@ def read_golden(exported: Exported) -> Answers:
     try:
         with np.load(exported.folder / GOLDEN, allow_pickle=False) as file:
             return Answers(**{name: file[name] for name in Answers.__dataclass_fields__})
-    except (OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # a damaged archive fails in many ways
         raise ExportError(f"{exported.folder / GOLDEN}: cannot be read: {exc}") from exc
 
 
 def record(exported: Exported, runtime: str, version: str, agreement: Agreement, *, agreed: bool) -> None:
-    """Write down whether ``runtime`` agreed; what has not, is not loaded. Raises ExportError."""
+    """Write down whether ``runtime`` agreed; what has not, is not loaded. Raises ExportError.
+
+    What was there and cannot be read is replaced: nothing is loaded by it.
+    """
     file = exported.folder / VERIFIED
-    entry = {"manifest_sha256": exported.sha256, "version": version, "agreed": agreed, **asdict(agreement)}
+    entry = {"manifest_sha256": exported.sha256, "version": version, "agreed": agreed, **agreement.to_dict()}
     try:
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        known = known if isinstance(known, dict) else {}
+        said: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        said = {}
+    known = said if isinstance(said, dict) else {}
+    try:
         file.write_text(json.dumps(known | {runtime: entry}, indent=1) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
         raise ExportError(f"{file}: cannot be written: {exc}") from exc
 
 

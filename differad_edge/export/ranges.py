@@ -79,5 +79,5 @@ def read_ranges(folder: Path) -> dict[str, InputRange]:
         with np.load(folder / RANGES, allow_pickle=False) as file:
             names = {key.rpartition(".")[0] for key in file.files}
             return {name: InputRange(file[f"{name}.largest"], file[f"{name}.mean_square"]) for name in sorted(names)}
-    except (OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # a damaged archive fails in many ways
         raise ExportError(f"{folder / RANGES}: cannot be read: {exc}; export the checkpoint again") from exc

@@ -24,7 +24,7 @@ from differad_edge.engines.vlm.exported import (
     StageName,
     sha256_of,
 )
-from differad_edge.engines.vlm.tensorrt_runner import Builder, Compiled, gpu_capability
+from differad_edge.engines.vlm.tensorrt_runner import EXTRAS, Builder, Compiled, gpu_capability
 from differad_edge.errors import ConfigError, ExportError, MissingExtraError
 from differad_edge.export.quantise import QUANTISED, quantise_export
 
@@ -85,9 +85,12 @@ def compile_export(
     try:
         trt = importlib.import_module(builder)
     except ImportError as exc:
-        raise MissingExtraError("tensorrt", builder.replace("_", "-")) from exc
+        raise MissingExtraError(EXTRAS[builder], builder.replace("_", "-")) from exc
     if target == NATIVE:
-        found = gpu_capability()
+        try:
+            found = gpu_capability()
+        except MissingExtraError as exc:
+            raise MissingExtraError(EXTRAS[builder], exc.package) from exc
         if found is None:
             raise ConfigError(f"--target: got {NATIVE!r} on a machine without an NVIDIA GPU, allowed here: smNN")
         target = "sm{}{}".format(*found)

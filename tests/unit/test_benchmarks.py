@@ -48,12 +48,20 @@ def test_latency_of_a_shape(
     assert all(row["p50_ms"] > 0 and row["roofline_share"] is None for row in report["rows"].values())
     assert report["predicted"]["measured"] is False
     assert "naive: p50 " in capsys.readouterr().out
-    huge = ["--engine", "vlm", "--shape", "huge", "--random-weights"]
-    for wrong in (["--shape", "tiny"], huge, ["--engine", "lite", "--shape", "tiny", "--random-weights"]):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    tiny = ["--engine", "vlm", "--shape", "tiny", "--random-weights"]
+    for wrong, words in (
+        (["--shape", "tiny"], "allowed together only"),
+        (["--engine", "vlm", "--shape", "huge", "--random-weights"], "huge"),
+        (["--engine", "lite", "--shape", "tiny", "--random-weights"], "allowed together only"),
+        ([*tiny, "--pairs", "0"], "--pairs: got 0, allowed: 1 or more"),
+        ([*tiny, "--device", "cuda"], "--device: got 'cuda', allowed here: cpu"),
+    ):
         monkeypatch.setattr("sys.argv", ["latency.py", *wrong, "--json", str(out)])
         with pytest.raises(SystemExit) as caught:
             script("latency").main()
         assert caught.value.code == 2
+        assert words in capsys.readouterr().err
 
 
 def test_the_work_of_the_real_shape_is_that_of_the_published_count() -> None:

@@ -136,6 +136,13 @@ def test_evaluate_takes_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     assert report["reasons"] == {"unparsable-answer": 4}
 
 
+def test_a_chat_template_that_fails_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    (folder / "chat_template.jinja").write_text("{% for")
+    with pytest.raises(ModelIntegrityError, match=r"^chat template: cannot be used: unexpected 'end of template'$"):
+        GenerateEngine(ModelConfig(path=str(folder)))
+
+
 def test_what_is_no_checkpoint_is_named(checkpoint: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--engine", "vlm", "--model", str(tmp_path / "none")])
     assert done.exit_code == 2

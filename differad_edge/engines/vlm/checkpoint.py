@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from differad_edge.engines.vlm.box_head import BOX_HEAD_FILE
 from differad_edge.errors import MissingExtraError, ModelIntegrityError
+from differad_edge.grounding import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = [
+    "chat_text",
     "file_beside",
     "images_and_text",
     "load_model",
@@ -24,30 +28,38 @@ __all__ = [
     "weights_sha256",
 ]
 
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
 
 def load_model(
     model: str | os.PathLike[str], *, dtype: str, revision: str | None = None, attention: str = "sdpa"
 ) -> PreTrainedModel:
     """The weights of ``model``, a folder or a hub id, on the CPU. ``dtype``: "float32", "bfloat16" or "float16".
 
-    Raises MissingExtraError, and ModelIntegrityError for what is torn, lacks weights or has others than its config
-    says, or is no vision-language model.
+    Weights are safetensors: those of another kind are pickles. Raises MissingExtraError, and ModelIntegrityError for
+    what is torn, lacks weights or has others than its config says, or is no vision-language model.
     """
     try:
         import torch
         from transformers import AutoModelForImageTextToText
+        from transformers.utils import logging
     except ImportError as exc:
         raise MissingExtraError("vlm", exc.name or "transformers") from exc
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    if Path(model).is_dir():
+        _weights(Path(model))
     try:
         loaded, said = AutoModelForImageTextToText.from_pretrained(
             os.fspath(model),
             revision=revision,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
+            use_safetensors=True,
             output_loading_info=True,
         )
     except Exception as exc:  # a wrong config fails wherever it is first used
-        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
+        raise _refused(model, exc) from exc
     # transformers draws missing weights at random, leaves others out, and goes on.
     for kind, words in (("missing_keys", "are missing"), ("unexpected_keys", "are not those of its config")):
         odd = sorted(str(name) for name in said[kind])
@@ -68,7 +80,7 @@ def model_type(model: str | os.PathLike[str]) -> str:
     try:
         return str(AutoConfig.from_pretrained(os.fspath(model)).model_type)
     except Exception as exc:  # as above
-        raise ModelIntegrityError(f"model: {os.fspath(model)} cannot be loaded: {_first_line(exc)}") from exc
+        raise _refused(model, exc) from exc
 
 
 def load_processor(model: str | os.PathLike[str], *, revision: str | None = None) -> ProcessorMixin:
@@ -90,7 +102,7 @@ def load_processor(model: str | os.PathLike[str], *, revision: str | None = None
         name, _ = ProcessorMixin.get_processor_dict(where, revision=revision)
         base = processor_class_from_name(str(name.get("processor_class")))
     except (OSError, ValueError, AttributeError) as exc:
-        raise ModelIntegrityError(f"model: {where} has no processor that can be read: {_first_line(exc)}") from exc
+        raise _refused(model, exc, "has no processor that can be read") from exc
     if not name:
         raise ModelIntegrityError(f"model: got {where!r}, allowed: a checkpoint folder, or an id that the hub knows")
     if base is None:
@@ -113,6 +125,17 @@ def images_and_text(processor: type[ProcessorMixin]) -> type[Any]:
     return type(processor.__name__, (processor,), {"get_attributes": classmethod(get_attributes)})
 
 
+def chat_text(processor: ProcessorMixin, chat: list[Message]) -> str:
+    """``chat`` up to the answer, as the checkpoint's chat template writes it.
+
+    Raises ModelIntegrityError for a template that is missing or fails.
+    """
+    try:
+        return str(processor.apply_chat_template(chat, add_generation_prompt=True))
+    except Exception as exc:  # a template is a program
+        raise ModelIntegrityError(f"chat template: cannot be used: {_first_line(exc)}") from exc
+
+
 def file_beside(model: str, name: str) -> Path | None:
     """A file beside the weights of ``model``, a folder or a hub id; None where there is none.
 
@@ -126,7 +149,7 @@ def file_beside(model: str, name: str) -> Path | None:
     try:
         found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as exc:
-        raise ModelIntegrityError(f"model: {model} cannot be loaded: {_first_line(exc)}") from exc
+        raise _refused(model, exc) from exc
     return None if found is None else Path(found)
 
 
@@ -149,14 +172,6 @@ def weights_sha256(folder: Path) -> str:
     return _sha256(_weights(folder))
 
 
-def _weights(folder: Path) -> list[Path]:
-    tensors = (file for file in folder.glob("*.safetensors") if file.name != BOX_HEAD_FILE)
-    files = sorted(tensors) or sorted(folder.glob("*.bin"))
-    if not files:
-        raise ModelIntegrityError(f"model: {folder} holds no weights")
-    return files
-
-
 def _sha256(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
@@ -165,6 +180,23 @@ def _sha256(files: Sequence[Path]) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name != BOX_HEAD_FILE)
+    if not files:
+        others = next((file.name for kind in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(kind))), "none")
+        raise ModelIntegrityError(f"model: {folder} holds no weights: got {others}, allowed: safetensors")
+    return files
+
+
+def _refused(model: str | os.PathLike[str], error: Exception, words: str = "cannot be loaded") -> ModelIntegrityError:
+    where, why = os.fspath(model), _first_line(error)
+    if Path(where).exists():
+        return ModelIntegrityError(f"model: {where} {words}: {why}")
+    # What transformers says of the hub is beside the point where a folder was meant.
+    said = f": {why}" if _HUB_ID.fullmatch(where) else ""
+    return ModelIntegrityError(f"model: got {where!r}, allowed: a checkpoint folder, or an id that the hub knows{said}")
 
 
 def _first_line(error: Exception) -> str:

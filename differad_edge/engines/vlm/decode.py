@@ -2,8 +2,8 @@
 
 The verdict costs nothing: it is the first token after the question, whose probabilities come with the question's own
 pass. A box costs one pass for each digit that is free. A box drafted by another engine is checked in a single pass
-(lossless speculation): where the model would have written the same digits they are taken over, from the first other one
-on it writes its own.
+(speculation, lossless up to rounding: that pass sums in another order): where the model would have written the same
+digits they are taken over, from the first other one on it writes its own.
 """
 
 from __future__ import annotations

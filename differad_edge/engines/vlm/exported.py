@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from differad_edge.config import ConfigModel, SidePx, load_config
 from differad_edge.engines.vlm.box_head import BoxHead, read_box_head
@@ -50,6 +50,11 @@ ON_PAIRS = " on pairs"
 """Behind the name of a runtime in that file: what came of real pairs."""
 ENGINES, COMPILED = "engines", "compiled.json"
 """Folder of the compiled engines, and the file that describes those of one target."""
+_NEEDED = ("weights.bin", "embeddings.npy", TOKENIZER, "golden.npz")
+"""Beside the graphs, in every export."""
+_WHERE_THERE = ("head.npy", "ranges.npz")
+"""Read by their names, where there are such."""
+_KEPT_AS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 FORMAT = 1
 KEPT_VISION_BLOCKS = 3
 """The first ones keep their bits in any precision, as do mergers, norms, the patch embedding and the head."""
@@ -106,7 +111,29 @@ class QuestionEntry(ConfigModel):
     digits: Annotated[Tokens, Field(min_length=10, max_length=10)]
     stop: Tokens
     think_open: Tokens
-    image_token: int
+    image_token: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> QuestionEntry:
+        first = self.order == "student"
+        if bool(self.verdicts) != first:
+            raise ValueError(f"verdicts: {'two tokens' if first else 'none'} where the order is {self.order}")
+        if not first and not (self.opening and self.think_open):
+            raise ValueError(f"opening, think_open: at least a token where the order is {self.order}")
+        if not all((*self.stops, self.close)):
+            raise ValueError("stops, close: at least a token after each number")
+        try:
+            self.to_question()
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
+        return self
+
+    @property
+    def largest(self) -> int:
+        """The largest of all its tokens."""
+        around = (self.before, self.between, self.after, self.stop, self.think_open)
+        answer = (self.opening, self.verdicts, self.box_open, *self.stops, self.close, self.digits)
+        return max(self.image_token, *(token for text in (*around, *answer) for token in text))
 
     def to_question(self) -> Question:
         """The question that these constants say."""
@@ -150,6 +177,13 @@ class Manifest(ConfigModel):
     """All files but this one, by name."""
     versions: dict[str, str]
     """Of the packages that wrote it."""
+
+    @model_validator(mode="after")
+    def _within_vocabulary(self) -> Manifest:
+        if self.question.largest >= self.shape.vocabulary:
+            rows = self.shape.vocabulary
+            raise ValueError(f"question: tokens below {rows}, shape.vocabulary; it has {self.question.largest}")
+        return self
 
 
 class Exported:
@@ -218,8 +252,10 @@ class Exported:
             array: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as exc:
             raise ModelIntegrityError(f"{self.folder / name}.npy: cannot be read: {exc}") from exc
-        if array.shape != shape:
-            raise ModelIntegrityError(f"{self.folder / name}.npy: got {array.shape}, allowed: {shape}")
+        kept = np.dtype(_KEPT_AS[self.manifest.precision])
+        if array.shape != shape or array.dtype != kept:
+            got = f"{array.shape} {array.dtype}, allowed: {shape} {kept}"
+            raise ModelIntegrityError(f"{self.folder / name}.npy: got {got} in {self.manifest.precision}")
         return array
 
     def text_of(self) -> Callable[[Sequence[int]], str]:
@@ -236,7 +272,10 @@ class Exported:
         return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def check_files(self) -> None:
-        """Raise ModelIntegrityError for the first file that is missing or differs from the manifest."""
+        """Raise ModelIntegrityError for the first file that is missing, differs from the manifest or is not in it."""
+        for name in (*_NEEDED, *(name for name in _WHERE_THERE if (self.folder / name).exists())):
+            if name not in self.manifest.files:
+                raise ModelIntegrityError(f"{self.folder / MANIFEST}: files: got none named {name}, which is needed")
         for name, entry in self.manifest.files.items():
             file = self.folder / name
             if Path(name).name != name:

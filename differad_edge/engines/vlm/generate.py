@@ -12,7 +12,7 @@ import cv2
 
 from differad_edge.config import ModelConfig
 from differad_edge.engines.grounded import GroundedEngine, Said, answer_probability
-from differad_edge.engines.vlm.checkpoint import load_model, load_processor, weights_identity
+from differad_edge.engines.vlm.checkpoint import chat_text, load_model, load_processor, weights_identity
 from differad_edge.errors import EngineError
 from differad_edge.grounding import messages, student_messages
 
@@ -44,7 +44,7 @@ class GenerateEngine(GroundedEngine):
             torch.set_num_threads(threads)
         super().__init__(model=weights_identity(model.path), prompt=model.prompt, max_new_tokens=model.max_new_tokens)
         chat = student_messages() if self.text_first else messages(self.prompt)
-        self._text = self._processor.apply_chat_template(chat, add_generation_prompt=True)
+        self._text = chat_text(self._processor, chat)
 
     def ask(self, reference: Image, target: Image, deadline: Deadline | None) -> Said:
         """One greedy answer; past the deadline it breaks off after the token at hand."""

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from differad_edge.config import ConfigModel, ModelConfig, SidePx, load_config
 from differad_edge.engines.vlm.box_head import BOX_HEAD_FILE, BoxHead, read_box_head
@@ -23,6 +25,7 @@ from differad_edge.engines.vlm.layout import Fit, WorkingSize
 from differad_edge.engines.vlm.questions import AnswerOrder, Question, question_of
 from differad_edge.engines.vlm.runner import Floats, Runner
 from differad_edge.engines.vlm.student import StudentEngine
+from differad_edge.engines.vlm.tokens import check_tokenizer_file, check_tokens
 from differad_edge.errors import ConfigError, EngineError, MissingExtraError, ModelIntegrityError
 from differad_edge.grounding import PROMPT_VERSION
 
@@ -50,6 +53,8 @@ class StudentCard(ConfigModel):
     size_px: tuple[SidePx, SidePx] = (800, 800)
     """Width and height."""
     fit: Fit = "stretch"
+    tokenizer_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of the tokenizer.json beside the weights; None: not checked."""
 
 
 def vlm_engine(model: ModelConfig, *, threads: int | None = None) -> StudentEngine | GenerateEngine:
@@ -115,6 +120,9 @@ def load_student(model: ModelConfig, *, dtype: str, device: str = "cpu", with_he
     except RuntimeError as exc:  # PyTorch's out of memory
         raise EngineError(f"model: {path} cannot be brought to {device}: {str(exc).splitlines()[0][:200]}") from exc
     card = read_card(path)
+    if card.tokenizer_sha256 is not None:
+        check_tokenizer_file(path, card.tokenizer_sha256)
+    check_tokens(path, processor.tokenizer, weights)
     question = question_of(
         processor, _size(model, card, weights), order=_order(model, card), max_new_tokens=model.max_new_tokens
     )
@@ -202,24 +210,31 @@ def _exported(model: ModelConfig, threads: int | None) -> StudentEngine:
 def runner_for(exported: Exported, *, precision: str | None = None, threads: int | None = None) -> Runner:
     """What runs an export on this machine: TensorRT where it was compiled for its GPU, else ONNX Runtime.
 
+    The log says why compiled engines are not used.
+
     ``precision``: of the compiled engines; None for those compiled last. Raises MissingExtraError, ModelIntegrityError,
     ConfigError for a precision that was not compiled for this GPU, and EngineError where the runtime fails.
     """
     from differad_edge.engines.vlm.onnx_runner import OnnxRunner
     from differad_edge.engines.vlm.tensorrt_runner import TensorRtRunner, engines_for, gpu_capability
 
+    remedy = "this machine has no NVIDIA GPU, or no driver; check nvidia-smi"
     try:
         capability = gpu_capability() if exported.is_compiled else None
-    except MissingExtraError:
+    except MissingExtraError as exc:
         if precision is not None:
             raise
-        capability = None  # its graphs run without
+        capability, remedy = None, str(exc)  # its graphs run without
     folder = None if capability is None else engines_for(exported, capability, precision)
     if folder is not None:
         return TensorRtRunner(exported, folder)
     if precision is not None:
         gpu = "this machine, which has no GPU" if capability is None else "sm{}{}".format(*capability)
         raise ConfigError(f"precision: got {precision!r}, allowed: one that was compiled for {gpu}")
+    if capability is not None:
+        remedy = "for this GPU run: differad-edge compile {} --target sm{}{}".format(exported.folder, *capability)
+    if exported.is_compiled:
+        _log.warning("the compiled engines of %s are not used, ONNX Runtime is: %s", exported.folder, remedy)
     return OnnxRunner(exported, threads=threads)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from differad_edge.engines.vlm.exported import STAGES, Exported
 from differad_edge.engines.vlm.exported_runner import ExportedRunner
+from differad_edge.engines.vlm.graph_sizes import check_graph
 from differad_edge.engines.vlm.numbers import to_bfloat16, to_float32
 from differad_edge.engines.vlm.runner import Floats, Prefix
 from differad_edge.errors import EngineError, ModelIntegrityError
@@ -30,7 +31,7 @@ Features = dict[str, Any]  # stage "vision": name to OrtValue
 class OnnxRunner(ExportedRunner):
     """See Runner. Keys and values stay on the device and are updated in place.
 
-    Raises ModelIntegrityError for files that ONNX Runtime refuses.
+    Raises ModelIntegrityError for files that ONNX Runtime refuses, or that are not of the sizes in the manifest.
     """
 
     def __init__(self, exported: Exported, *, threads: int | None = None) -> None:
@@ -55,12 +56,9 @@ class OnnxRunner(ExportedRunner):
         running = self._sessions["tail"].get_providers()
         self._device = "cuda" if running[0].startswith("CUDA") else "cpu"
         self.name = f"onnxruntime-{self._device}"
-        types = {one.name: one.type for one in self._sessions["tail"].get_inputs()}
-        if set(self._names) - set(types):
-            raise ModelIntegrityError(f"{exported.stage('tail')}: got other inputs than the manifest says")
-        self._dtype = {"tensor(float)": np.float32, "tensor(float16)": np.float16}.get(types["keys_0"])
-        if self._dtype is None:
-            raise ModelIntegrityError(f"precision: got {manifest.precision}, allowed here: float32, float16")
+        for name, session in self._sessions.items():
+            check_graph(exported, name, session)
+        self._dtype = np.float16 if manifest.precision == "float16" else np.float32
         shape = (1, self._shape.kv_heads, self.layout.capacity, self._shape.head_dim)
         self._buffers = {name: self._value(np.zeros(shape, self._dtype)) for name in self._names}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from differad_edge.engines.vlm.checkpoint import chat_text
 from differad_edge.engines.vlm.grammar import AnswerTokens, answer_tokens
 from differad_edge.engines.vlm.layout import Layout, WorkingSize
 from differad_edge.errors import ModelIntegrityError
@@ -40,11 +41,12 @@ class Question:
 def question_of(processor: ProcessorMixin, size: WorkingSize, *, order: AnswerOrder, max_new_tokens: int) -> Question:
     """Render the prompt with the checkpoint's chat template and find its tokens.
 
-    Raises ModelIntegrityError for a template without two images, or a tokenizer that the grammar cannot be read with.
+    Raises ModelIntegrityError for a template that is missing, fails or has not two images, or a tokenizer that the
+    grammar cannot be read with.
     """
     tokenizer: Any = processor.tokenizer
     chat = student_messages() if order == "student" else messages(EVALUATION_PROMPT)
-    parts = processor.apply_chat_template(chat, add_generation_prompt=True).split(_IMAGE)
+    parts = chat_text(processor, chat).split(_IMAGE)
     image_token, end = tokenizer.convert_tokens_to_ids(_IMAGE), tokenizer.eos_token_id
     if len(parts) != 3 or image_token is None or end is None:
         raise ModelIntegrityError(f"chat template: got {len(parts) - 1} images marked by {_IMAGE}, allowed: 2")

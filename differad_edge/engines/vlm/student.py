@@ -173,8 +173,8 @@ class StudentEngine:
         """Ask about one part.
 
         An ignore mask is painted over in both images; it counts for targets of the reference's size alone. ``draft``: a
-        box in pixels of the target that may be right; the answer is the same without it and comes later. A box head's
-        own goes before it: that one sees what this model sees.
+        box in pixels of the target that may be right; the answer is the same without it, up to rounding, and comes
+        later. A box head's own goes before it: that one sees what this model sees.
         """
         ignore = prepared.ignore
         if ignore is not None and ignore.shape != target.shape[:2]:

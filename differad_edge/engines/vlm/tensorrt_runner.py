@@ -26,12 +26,14 @@ from differad_edge.errors import ConfigError, EngineError, MissingExtraError, Mo
 if TYPE_CHECKING:
     from differad_edge.images import Image
 
-__all__ = ["Builder", "Compiled", "TensorRtRunner", "engines_for", "gpu_capability", "read_compiled"]
+__all__ = ["EXTRAS", "Builder", "Compiled", "TensorRtRunner", "engines_for", "gpu_capability", "read_compiled"]
 
 _ONE_TIME: frozenset[StageName] = frozenset({"prefix"})  # used at registration alone: not held in between
 
 
 Builder = Literal["tensorrt", "tensorrt_rtx"]
+EXTRAS: dict[Builder, str] = {"tensorrt": "tensorrt-native", "tensorrt_rtx": "tensorrt"}
+"""What installs each."""
 
 
 class Compiled(ConfigModel):
@@ -40,7 +42,7 @@ class Compiled(ConfigModel):
     manifest_sha256: str
     """Of the export that they were built from."""
     target: Annotated[str, Field(pattern=r"^sm\d{2,3}$")]
-    precision: str
+    precision: Literal["bf16", "fp16", "fp8", "int8", "int4"]
     builder: Builder
     version: str
     """Of the builder: an engine runs with this version alone."""
@@ -214,7 +216,7 @@ def _tensorrt(compiled: Compiled) -> Any:
     try:
         trt = importlib.import_module(compiled.builder)
     except ImportError as exc:
-        raise MissingExtraError("tensorrt", compiled.builder.replace("_", "-")) from exc
+        raise MissingExtraError(EXTRAS[compiled.builder], compiled.builder.replace("_", "-")) from exc
     if trt.__version__ != compiled.version:
         got = f"{compiled.builder} {trt.__version__}"
         raise ModelIntegrityError(

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from differad_edge.engines.vlm import tensorrt_runner
+from differad_edge.engines.vlm import onnx_runner, tensorrt_runner
 from differad_edge.engines.vlm.exported import STAGES
+from differad_edge.engines.vlm.load import runner_for
 from differad_edge.engines.vlm.tensorrt_runner import TensorRtRunner, engines_for, read_compiled
 from differad_edge.errors import ConfigError, EngineError, ExportError, MissingExtraError, ModelIntegrityError
 from differad_edge.export import tensorrt
@@ -147,10 +148,69 @@ def test_plain_tensorrt_builds_for_the_gpu_at_hand(tmp_path: Path, monkeypatch: 
         compiled(tmp_path, target="native")
 
 
-def test_without_tensorrt_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(MissingExtraError, match=r"differad-edge\[tensorrt\]"):
-        compiled(tmp_path)
+@pytest.mark.parametrize(
+    ("target", "package", "extra"),
+    [("sm89", "tensorrt_rtx", "tensorrt"), ("native", "tensorrt", "tensorrt-native")],
+)
+def test_without_tensorrt_the_extra_is_named(
+    target: str, package: Any, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who compiles, and by who runs what was compiled."""
+    monkeypatch.setattr(tensorrt, "gpu_capability", lambda: (8, 9))
+    monkeypatch.setattr(tensorrt_runner, "Cuda", lambda: types.SimpleNamespace(capability=(8, 9)))
+    monkeypatch.setitem(sys.modules, package, fake_tensorrt())
+    folder = compiled(tmp_path, target=target)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"differad-edge\[{extra}\]"):
+        compiled(tmp_path, target=target)
+    with pytest.raises(MissingExtraError, match=rf"differad-edge\[{extra}\]"):
+        TensorRtRunner(FakeExport(tmp_path), folder)  # type: ignore[arg-type]
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert f'\n{extra} = ["{package.replace("_", "-")}' in project
+
+
+def test_without_the_bindings_of_cuda_the_extra_is_that_of_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Any:
+        raise MissingExtraError("tensorrt", "cuda-python")
+
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt())
+    monkeypatch.setattr(tensorrt, "gpu_capability", missing)
+    with pytest.raises(MissingExtraError, match=r"'cuda-python' .*differad-edge\[tensorrt-native\]"):
+        compiled(tmp_path, target="native")
+
+
+def no_gpu() -> Any:
+    return None
+
+
+def no_bindings() -> Any:
+    raise MissingExtraError("tensorrt", "cuda-python")
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [
+        (no_bindings, "'cuda-python' is not installed; install it with: pip install 'differad-edge[tensorrt]'"),
+        (no_gpu, "this machine has no NVIDIA GPU, or no driver"),
+        (lambda: (12, 0), "for this GPU run: differad-edge compile {folder} --target sm120"),
+    ],
+)
+def test_engines_that_cannot_be_used_are_told_in_the_log(
+    capability: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tensorrt_runner, "gpu_capability", capability)
+    monkeypatch.setattr(onnx_runner, "OnnxRunner", lambda exported, threads: "ONNX Runtime")
+    export: Any = FakeExport(tmp_path)
+    export.is_compiled = False
+    assert runner_for(export) == "ONNX Runtime"
+    assert caplog.records == []
+    export.is_compiled = True
+    assert runner_for(export) == "ONNX Runtime"
+    (said,) = caplog.records
+    assert (said.levelname, "\n" in said.getMessage()) == ("WARNING", False)
+    assert words.format(folder=tmp_path) in said.getMessage()
 
 
 def test_targets_have_names() -> None:
@@ -187,6 +247,7 @@ def test_engines_are_found_by_gpu_precision_and_age(tmp_path: Path, monkeypatch:
         ({"target": "sm86"}, "target: got sm86, allowed on this GPU: sm89"),
         ({"version": "0.9"}, "built by tensorrt_rtx 0.9, here is tensorrt_rtx 1.0; compile again"),
         ({"target": "4090"}, "compiled engines: .*target: got '4090'"),
+        ({"precision": "int2"}, "compiled engines: .*precision: got 'int2'"),
         ({"surprise": 1}, "surprise: unknown setting"),
     ],
 )

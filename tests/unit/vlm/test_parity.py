@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from differad_edge.engines.vlm.exported import VERIFIED
 from differad_edge.errors import ExportError
-from differad_edge.export.parity import Answers, compare_answers
+from differad_edge.export.parity import GOLDEN, Agreement, Answers, compare_answers, read_golden, record
+from differad_edge.export.ranges import RANGES, read_ranges
 
 PAIRS, DIGITS = 3, 12
 
@@ -70,6 +76,52 @@ def test_logits_stay_within_the_precision(precision: str, most: float) -> None:
     for share, agrees in ((0.9, True), (1.1, False)):
         other = replace(right, logits=right.logits + share * most)
         assert compare_answers(right, other).agreed(precision) is agrees
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["features", "layers", "hidden", "logits", "ng"])
+@pytest.mark.parametrize("row", [0, PAIRS - 1])
+def test_what_is_no_number_agrees_with_nothing(name: str, broken: float, row: int) -> None:
+    """Wherever it stands: a comparison with NaN is False, and the larger of it and another is either."""
+    right = answers()
+    values = getattr(right, name).copy()
+    values.reshape(PAIRS, -1)[row, -1] = broken
+    for pair in ((right, replace(right, **{name: values})), (replace(right, **{name: values}), right)):
+        found = compare_answers(*pair)
+        assert not any(found.agreed(precision) for precision in ("float32", "float16", "bfloat16", "fp8", "int4"))
+        assert None in found.to_dict().values()
+        json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", [one.name for one in fields(Agreement) if one.name not in ("pairs", "verdict_flips")])
+def test_every_figure_must_be_a_number(name: str) -> None:
+    found = compare_answers(answers(), answers())
+    assert not replace(found, **{name: np.nan}).agreed("fp8")
+
+
+def test_a_box_that_moved_by_no_number_moved() -> None:
+    right = answers(margin=np.nan)
+    assert not compare_answers(right, with_another_box(right)).agreed("fp8")
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04 torn"])
+def test_torn_archives_are_named(damage: bytes, tmp_path: Path) -> None:
+    for name in (GOLDEN, RANGES):
+        (tmp_path / name).write_bytes(damage)
+    with pytest.raises(ExportError, match=r"golden\.npz: cannot be read"):
+        read_golden(SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match=r"ranges\.npz: cannot be read"):
+        read_ranges(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_verification_that_cannot_be_read_is_replaced(damage: bytes, tmp_path: Path) -> None:
+    exported: Any = SimpleNamespace(folder=tmp_path, sha256="a" * 64)
+    (tmp_path / VERIFIED).write_bytes(damage)
+    for runtime in ("one", "two"):
+        record(exported, runtime, "1.0", compare_answers(answers(), answers()), agreed=True)
+    said = json.loads((tmp_path / VERIFIED).read_text())
+    assert {name: entry["agreed"] for name, entry in said.items()} == {"one": True, "two": True}
 
 
 def test_answers_about_other_pairs_are_refused() -> None:

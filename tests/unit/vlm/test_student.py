@@ -20,6 +20,7 @@ from differad_edge.config import InspectorConfig, ModelConfig
 from differad_edge.deadline import Deadline
 from differad_edge.decide import decide
 from differad_edge.engines.base import ReferenceView
+from differad_edge.engines.vlm import student
 from differad_edge.engines.vlm.checkpoint import load_processor
 from differad_edge.engines.vlm.layout import Layout
 from differad_edge.engines.vlm.questions import Question
@@ -250,6 +251,31 @@ def test_the_fingerprint_is_of_all_that_is_kept() -> None:
     assert len(known) == 4
 
 
+def test_a_reference_that_another_prompt_prepared_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys and values are those of other words; they are read again."""
+    read: list[str] = []
+
+    class Counting(Scripted):
+        def make_prefix(self, key: str, features: Any) -> Prefix:
+            read.append(key)
+            return super().make_prefix(key, features)
+
+    def reads_of_a_new_process() -> int:
+        before, layout = len(read), question(128)
+        asked = Question(layout, GRAMMAR, "student", frozenset({901}), IMAGE, ())
+        runner = Counting(layout, {(): {OK: 10.0}})
+        engine = StudentEngine(runner, asked, identity="x", max_new_tokens=20, to_text=spoken)
+        with EdgeInspector(store=tmp_path, engine=engine) as inspector:
+            if not inspector.products():
+                inspector.register("p", [view().image])
+            assert inspector.inspect(view().image, product="p").verdict is Verdict.OK
+        return len(read) - before
+
+    assert [reads_of_a_new_process(), reads_of_a_new_process()] == [1, 0]
+    monkeypatch.setattr(student, "PROMPT_VERSION", "another")
+    assert [reads_of_a_new_process(), reads_of_a_new_process()] == [1, 0]
+
+
 def test_the_shelf_keeps_within_its_budget() -> None:
     shelf, restored = Shelf(200), []
 
@@ -278,8 +304,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_random_weights_are_no_student(checkpoint: Path) -> None:
     image = view().image
-    with EdgeInspector(engine="vlm", model=str(checkpoint)) as inspector:
+    with EdgeInspector(engine="vlm", model=checkpoint) as inspector:
         result = inspector.compare(image, image)
+    assert inspector.config.model.path == str(checkpoint)
     assert (result.verdict, result.reason, result.engine) == (Verdict.UNDECIDED, "unparsable-answer", "vlm")
 
 
@@ -306,6 +333,11 @@ def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(checkpoint: Path, 
     tokenizer.save_pretrained(folder)
     with pytest.raises(ModelIntegrityError, match="its tokenizer gives the token"):
         EdgeInspector(engine="vlm", model=str(folder))
+
+
+def test_a_model_that_is_no_path_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"EdgeInspector: model\.path: got 3, allowed: a valid string"):
+        EdgeInspector(engine="vlm", model=3)  # type: ignore[arg-type]
 
 
 def test_settings_that_do_not_fit_are_named(checkpoint: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from differad_edge.engines.vlm.decode import write_box
 from differad_edge.engines.vlm.exported import MANIFEST, STAGES, VERIFIED, Exported
 from differad_edge.engines.vlm.onnx_runner import OnnxRunner
 from differad_edge.engines.vlm.torch_runner import TorchRunner
-from differad_edge.errors import ConfigError, EngineError, ExportError, ModelIntegrityError
+from differad_edge.errors import ConfigError, EngineError, ExportError, ModelIntegrityError, PairsError
 from differad_edge.export.checkpoint import export_checkpoint
 from differad_edge.export.onnx import write_export
 from differad_edge.export.ranges import read_ranges
@@ -135,7 +136,7 @@ def test_what_was_not_verified_is_not_loaded(exported: Path) -> None:
     assert figures["verdict_flips"] == 0
     assert max(figures[name] for name in ("features", "layers", "hidden", "logits")) < 1e-4
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-    with EdgeInspector(engine="vlm", model=str(exported)) as inspector:
+    with EdgeInspector(engine="vlm", model=exported) as inspector:
         result = inspector.compare(image, image)
     assert (result.verdict, result.reason) == (Verdict.UNDECIDED, "unparsable-answer")  # random weights
 
@@ -161,6 +162,15 @@ def test_what_is_exported_by_default_is_verified_on_a_cpu(exported: Path, tmp_pa
     (out / MANIFEST).write_text(json.dumps({**manifest, "widened": {}}))
     with pytest.raises(ModelIntegrityError, match="got bfloat16 without widened graphs"):
         OnnxRunner(Exported(out))
+
+
+def test_a_damaged_verification_is_made_again(exported: Path) -> None:
+    (exported / VERIFIED).write_text("{torn")
+    with pytest.raises(ModelIntegrityError, match="not verified; run: differad-edge verify"):
+        EdgeInspector(engine="vlm", model=exported)
+    done = CliRunner().invoke(app, ["verify", str(exported)])
+    assert done.exit_code == 0, done.output
+    EdgeInspector(engine="vlm", model=exported).close()
 
 
 def test_half_an_export_is_not_left_behind(tmp_path: Path) -> None:
@@ -247,6 +257,23 @@ def test_a_broken_graph_does_not_agree(stage: str, exported: Path, tmp_path: Pat
         (lambda folder: change(folder, prompt_version="0"), "prompt_version: got '0'"),
         (lambda folder: change(folder, stages={}), "stages: got none for head"),
         (lambda folder: change(folder, surprise=1), "surprise"),
+        (lambda folder: unlist(folder, "weights.bin"), "files: got none named weights.bin, which is needed"),
+        (lambda folder: unlist(folder, "embeddings.npy"), "files: got none named embeddings.npy"),
+        (lambda folder: unlist(folder, "tokenizer.json"), "files: got none named tokenizer.json"),
+        (lambda folder: unlist(folder, "golden.npz"), "files: got none named golden.npz"),
+        (lambda folder: unlist(folder, "ranges.npz"), "files: got none named ranges.npz"),
+        (lambda folder: (folder / "head.npy").write_bytes(b"x"), "files: got none named head.npy"),
+        (lambda folder: ask(folder, verdicts=[]), "question: got these settings, allowed: verdicts: two tokens"),
+        (lambda folder: ask(folder, order="trained"), "verdicts: none where the order is trained"),
+        (lambda folder: ask(folder, order="trained", verdicts=[]), "opening, think_open: at least a token"),
+        (lambda folder: ask(folder, stops=[[1], [], [1]]), "stops, close: at least a token"),
+        (lambda folder: ask(folder, capacity=3), "capacity: got 3, allowed: more than the"),
+        (
+            lambda folder: ask(folder, verdicts=[5, 10**6]),
+            "question: tokens below 350, shape.vocabulary; it has 1000000",
+        ),
+        (lambda folder: ask(folder, digits=[10**6] * 10), "question: tokens below"),
+        (lambda folder: ask(folder, image_token=-1), "question.image_token: got -1"),
         (lambda folder: change(folder, stages=dict.fromkeys(STAGES, "../x")), "got '../x', allowed: one of its files"),
     ],
 )
@@ -264,6 +291,56 @@ def flip(file: Path) -> None:
     file.write_bytes(bytes(data))
 
 
+def unlist(folder: Path, name: str) -> None:
+    assert (folder / name).is_file()
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    change(folder, files={one: entry for one, entry in files.items() if one != name})
+
+
+def ask(folder: Path, **fields: object) -> None:
+    change(folder, question=json.loads((folder / MANIFEST).read_text())["question"] | fields)
+
+
+def reshape(folder: Path, **fields: object) -> None:
+    change(folder, shape=json.loads((folder / MANIFEST).read_text())["shape"] | fields)
+
+
+def shorten(folder: Path) -> None:
+    before = json.loads((folder / MANIFEST).read_text())["question"]["before"]
+    ask(folder, before=before[:-1])
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda folder: reshape(folder, layers=3), "stage prefix: keys_3_out: got (1, 4, "),
+        (lambda folder: reshape(folder, layers=9), "allowed: (1, 4, "),
+        (lambda folder: reshape(folder, kv_heads=2), "tensor(float), allowed: (1, 2, "),
+        (lambda folder: reshape(folder, head_dim=32), "tensor(float), allowed: (1, 4, "),
+        (lambda folder: reshape(folder, deep_levels=1), "stage prefix: deep: got (2, "),
+        (lambda folder: reshape(folder, width=64), "embeddings.npy: got ("),
+        (lambda folder: reshape(folder, vocabulary=5000), "embeddings.npy: got ("),
+        (shorten, "stage prefix: keys_0_out: got (1, 4, "),
+        (lambda folder: ask(folder, capacity=2000), "stage tail: keys_0: got (1, 4, "),
+        (lambda folder: change(folder, jump=7), "stage jump: x: got (24, 128) tensor(float), allowed: (7, 128)"),
+        (lambda folder: change(folder, precision="float16"), "float32, allowed: (350, 128) float16 in float16"),
+        (lambda folder: change(folder, precision="bfloat16"), "float32, allowed: (350, 128) uint16 in bfloat16"),
+    ],
+)
+def test_a_manifest_of_other_graphs_is_named(harm, words: str, exported: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Its files are those that it lists, and yet they are not what it says."""
+    folder = shutil.copytree(exported, tmp_path / "copy", copy_function=os.link)
+    manifest = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).write_bytes(manifest)
+    harm(folder)
+    done = CliRunner().invoke(app, ["verify", str(folder)])
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert words in said
+
+
 def change(folder: Path, **fields: object) -> None:
     manifest = json.loads((folder / MANIFEST).read_text()) | fields
     (folder / MANIFEST).write_text(json.dumps(manifest))
@@ -279,6 +356,11 @@ def test_what_cannot_be_exported_is_named(exported: Path, tmp_path: Path) -> Non
     other = write_tiny_student(tmp_path / "student")
     with pytest.raises(ConfigError, match="precision: got 'int3'"):
         export_checkpoint(ModelConfig(path=str(other)), tmp_path / "out", precision="int3")
+    nowhere = ModelConfig(path=str(tmp_path / "none"))  # what is wrong shows before it is looked for
+    with pytest.raises(ExportError, match="allowed: a folder that is not there yet"):
+        export_checkpoint(nowhere, exported, precision="float32")
+    with pytest.raises(PairsError, match="not a folder"):
+        export_checkpoint(nowhere, tmp_path / "out", precision="float32", calibration=tmp_path / "no pairs")
     with pytest.raises(ExportError, match="allowed: a folder that is not there yet"):
         export_checkpoint(ModelConfig(path=str(other), size_px=(64, 64)), exported, precision="float32")
     config = InspectorConfig(engine="vlm", model=ModelConfig(path=str(exported), size_px=(64, 64)))
