@@ -1,6 +1,6 @@
 """Teacher and student in Qwen's own vocabulary: the same decisions, though their special tokens differ.
 
-The vocabulary is the one that `dashscope` ships (151,643 entries); Qwen2-VL and Qwen3-VL add their special tokens to it.
+The vocabulary is the one that `dashscope` ships (151,643 entries); both families add their special tokens to it.
 """
 
 from __future__ import annotations
