@@ -298,13 +298,14 @@ def test_a_head_of_other_weights_is_refused(checkpoint: Path, tmp_path: Path) ->
 
 
 def test_a_head_does_not_stand_for_weights(checkpoint: Path, tmp_path: Path) -> None:
-    """Weights that are no safetensors count, and those alone are missing where there are none."""
+    """Nor do pickles; weights themselves do, each by what is in it."""
     shutil.copy(checkpoint / BOX_HEAD_FILE, tmp_path / BOX_HEAD_FILE)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a")
     with pytest.raises(ModelIntegrityError, match="holds no weights"):
         weights_identity(str(tmp_path))
     known = set()
     for content in (b"a", b"b"):
-        (tmp_path / "pytorch_model.bin").write_bytes(content)
+        (tmp_path / "model.safetensors").write_bytes(content)
         known.add(weights_identity(str(tmp_path)))
     assert len(known) == 2
 
