@@ -56,10 +56,8 @@ class Consensus:
     reward: float | None
 
 
-def consensus_of(
-    answers: Sequence[Answer | None], rules: Rules, *, truth: GridBox | None = None, has_truth: bool = False
-) -> Consensus:
-    """``answers``: one that cannot be parsed is None; ``truth``: a box on the 0-1000 grid, None for a good part."""
+def consensus_of(answers: Sequence[Answer | None], rules: Rules, *, truth: GridBox | None = None) -> Consensus:
+    """``answers``: one that cannot be parsed is None; ``truth``: on the 0-1000 grid, ZERO_BOX for a good part."""
     valid = [number for number, answer in enumerate(answers) if answer is not None]
     if not valid or len(valid) < rules.least_valid * len(answers):
         return _none(f"unparsable: {len(answers) - len(valid)} of {len(answers)} answers")
@@ -67,7 +65,7 @@ def consensus_of(
     ng_share = sum(box is not None for box in boxes.values()) / len(valid)
     overlaps = _overlaps(boxes)
     reward = None
-    if has_truth:
+    if truth is not None:
         rewards = _rewards([boxes[number] for number in valid], truth)
         best = int(np.lexsort((np.array([-overlaps[number] for number in valid]), -rewards))[0])
         chosen, reward = valid[best], float(rewards[best])
@@ -102,6 +100,6 @@ def _overlaps(boxes: dict[int, GridBox | None]) -> dict[int, float]:
     return overlaps
 
 
-def _rewards(boxes: Sequence[GridBox | None], truth: GridBox | None) -> NDArray[np.float64]:
+def _rewards(boxes: Sequence[GridBox | None], truth: GridBox) -> NDArray[np.float64]:
     said = np.array([ZERO_BOX if box is None else box for box in boxes], np.float64)
-    return dual_consistency(said, np.array([ZERO_BOX if truth is None else truth], np.float64))
+    return dual_consistency(said, np.array([truth], np.float64))

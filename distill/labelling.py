@@ -21,8 +21,8 @@ from typing import Any
 
 from differad_edge.engines.chat import Reply
 from differad_edge.errors import AnswerError, DifferadError, TrainingError
-from differad_edge.geometry import from_grid
-from differad_edge.grounding import PROMPT_VERSION, Answer, checked_thought, parse_answer
+from differad_edge.geometry import from_grid, to_grid, union_box
+from differad_edge.grounding import PROMPT_VERSION, Answer, GridBox, checked_thought, parse_answer
 from differad_edge.images import Image, load_image
 from differad_edge.pairs import Pair, PairSet, write_pairs
 from differad_edge.results import Box
@@ -32,6 +32,7 @@ from distill.teachers import Teacher, TeacherConfig, teacher_of
 from distill.unlabelled import Question
 from training.batch import BatchPlan, BatchResult, run_batch
 from training.batch_journal import BadSource, Outcome, replace_file
+from training.data import ZERO_BOX
 
 __all__ = ["LABELS_FILE", "LabelCounts", "label", "place_file"]
 
@@ -121,7 +122,7 @@ class Labeller:
     def _outcome(self, question: Question, target: Image, replies: Sequence[Reply]) -> Outcome:
         assert self.teacher is not None
         answers = [_answer(reply.text) for reply in replies]
-        found = consensus_of(answers, self.rules, truth=question.truth, has_truth=question.has_truth)
+        found = consensus_of(answers, self.rules, truth=_truth(question, target))
         if found.chosen is None:
             return Outcome({"dropped": found.why, "id": question.id})
         answer, reply = answers[found.chosen], replies[found.chosen]
@@ -144,6 +145,12 @@ class Labeller:
             },
             files=tuple(dict.fromkeys(files)),
         )
+
+
+def _truth(question: Question, target: Image) -> GridBox | None:
+    if not question.truth:
+        return None if question.truth is None else ZERO_BOX
+    return to_grid(union_box(question.truth), target.shape[1], target.shape[0])
 
 
 class _UnreadableError(Exception):
@@ -205,13 +212,17 @@ def place_file(file: Path, out: Path) -> str:
 def _settings(questions: Sequence[Question], config: TeacherConfig, rules: Rules) -> dict[str, Any]:
     listed = hashlib.sha256()
     for one in questions:
-        listed.update(json.dumps([one.id, str(one.reference), str(one.target), one.truth, one.has_truth]).encode())
+        listed.update(json.dumps([one.id, str(one.reference), str(one.target), _listed(one)]).encode())
     return {
         "pairs": listed.hexdigest(),
         "teacher": config.model_dump(mode="json", exclude={"batch"}),
         "rules": rules.model_dump(mode="json"),
         "prompt_version": PROMPT_VERSION,
     }
+
+
+def _listed(question: Question) -> list[list[float]] | None:
+    return None if question.truth is None else [list(box) for box in question.truth]
 
 
 def _write(

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from differad_edge.errors import ConfigError, DifferadError
+from differad_edge.errors import DifferadError
 from distill.recipe import MigrateRecipe, Stage, load_migrate_recipe, migrate_recipe_names
 from distill.report import write_report
 from distill.whole import whole_checkpoint
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
             print(write_report(recipe))
         elif os.environ.get("RANK", "0") == "0":
             print(f"trained; now: python -m distill.migrate {' '.join(words)} --report")
-    except (DifferadError, ConfigError) as error:
+    except DifferadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from differad_edge.errors import DatasetError, PairsError
-from differad_edge.geometry import to_grid, union_box
-from differad_edge.grounding import GridBox
-from differad_edge.images import load_image
 from differad_edge.pairs import load_pairs
+from differad_edge.results import Box
 from training.batch_journal import BadSource
 from training.preflight import too_many_bad
 
@@ -21,7 +19,7 @@ _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One pair. ``truth``: a box on the 0-1000 grid of the target, None for a good part, where ``has_truth``.
+    """One pair. ``truth``: its boxes in pixels of the target, none for a good part; None where nothing is known.
 
     ``kind``: "aligned" or "same_class", as in a pair set.
     """
@@ -30,8 +28,7 @@ class Question:
     product: str
     reference: Path
     target: Path
-    truth: GridBox | None = None
-    has_truth: bool = False
+    truth: tuple[Box, ...] | None = None
     kind: str = "aligned"
 
 
@@ -52,11 +49,8 @@ def of_pair_sets(folders: Sequence[Path], *, use_truth: bool) -> tuple[tuple[Que
             if name in known:
                 raise DatasetError(f"{pair.where}: id {pair.id!r} comes a third time; allowed: sets of other names")
             known.add(name)
-            truth = None
-            if use_truth and pair.boxes:
-                height, width = load_image(pair.target).shape[:2]
-                truth = to_grid(union_box(pair.boxes), width, height)
-            found.append(Question(name, pair.product, pair.reference, pair.target, truth, use_truth, pair.pair))
+            truth = pair.boxes if use_truth else None
+            found.append(Question(name, pair.product, pair.reference, pair.target, truth, pair.pair))
     if too_many_bad(len(bad), len(bad) + len(found)):
         raise DatasetError(f"{len(bad)} of {len(bad) + len(found)} lines are bad; the first: {bad[0].why}")
     return tuple(found), tuple(bad)
@@ -76,7 +70,4 @@ def of_parts(golden: Path, parts: Path, product: str | None) -> tuple[Question, 
     if not files:
         raise DatasetError(f"--parts: {parts} holds no image; allowed: {', '.join(sorted(_PICTURES))}")
     name = product or parts.resolve().name
-    return tuple(
-        Question(f"{name}-{file.relative_to(parts).with_suffix('').as_posix().replace('/', '-')}", name, golden, file)
-        for file in files
-    )
+    return tuple(Question(f"{name}/{file.relative_to(parts).as_posix()}", name, golden, file) for file in files)

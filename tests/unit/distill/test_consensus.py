@@ -6,6 +6,7 @@ import pytest
 
 from differad_edge.grounding import Answer
 from distill.consensus import Rules, consensus_of
+from training.data import ZERO_BOX
 
 OK = Answer(None)
 NEAR, NEAR2, FAR = Answer((100, 100, 200, 200)), Answer((105, 100, 205, 200)), Answer((700, 700, 900, 900))
@@ -48,18 +49,18 @@ def test_a_minority_of_boxes_needs_the_majority() -> None:
 
 
 def test_with_a_truth_the_best_answer_is_taken_even_from_a_minority() -> None:
-    found = consensus_of([FAR, FAR, OK, NEAR2], Rules(), truth=(100, 100, 200, 200), has_truth=True)
+    found = consensus_of([FAR, FAR, OK, NEAR2], Rules(), truth=(100, 100, 200, 200))
     assert found.chosen == 3
     assert found.reward is not None
     assert found.reward > 0.9
     assert found.ng_share == 0.75
-    good = consensus_of([FAR, OK, None], Rules(), truth=None, has_truth=True)
+    good = consensus_of([FAR, OK, None], Rules(), truth=ZERO_BOX)
     assert (good.chosen, good.reward) == (1, 1.0)
 
 
 def test_with_a_truth_a_wrong_answer_is_dropped() -> None:
-    found = consensus_of([FAR, OK], Rules(), truth=(100, 100, 200, 200), has_truth=True)
+    found = consensus_of([FAR, OK], Rules(), truth=(100, 100, 200, 200))
     assert found.chosen is None
     assert found.why is not None
     assert found.why.startswith("wrong: the best reward is 0.")
-    assert consensus_of([NEAR], Rules(), truth=None, has_truth=True).chosen is None
+    assert consensus_of([NEAR], Rules(), truth=ZERO_BOX).chosen is None
