@@ -47,6 +47,24 @@ def test_it_learns_and_a_stopped_run_goes_on_to_the_same_end(random_model: Path,
     assert dict(logs[0])[12] == dict(logs[1])[12]
     first, second = (load_file(recipe.run.out / "final" / "model.safetensors") for recipe in (whole, torn))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+    for recipe in (whole, torn):
+        assert not list((recipe.run.out / "final").glob("*.bin"))  # no pickle
+        assert not (recipe.run.out / "final.tmp").exists()
+
+
+@pytest.mark.slow
+def test_a_torn_result_is_written_again_from_the_last_checkpoint(random_model: Path, tmp_path: Path) -> None:
+    from training.cold_start import train
+
+    changes = (*SMALL, f"model.path={random_model}", "run.save_steps=2", "optimiser.steps=2", f"run.out={tmp_path}")
+    train(load_recipe("tiny-cold-start", changes))
+    weights = tmp_path / "final" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1000])
+    (tmp_path / "final" / "student.json").write_text("{}")
+    train(load_recipe("tiny-cold-start", changes))
+    assert weights.read_bytes() == whole
+    assert not (tmp_path / "final" / "student.json").exists()
 
 
 def test_the_loss_is_taken_on_the_answer_alone(random_model: Path, tmp_path: Path) -> None:
