@@ -11,14 +11,14 @@ The student answers first, with a verdict before the box, and describes afterwar
 Coordinates are integers from 0 to 1000 along either side of the target image, a box is its upper left and lower right
 corner, and ``(0,0),(0,0)`` says that there is no anomaly. The parser takes both orders, and ``[x1,y1,x2,y2]`` for a
 box. Whatever else is a fault with a reason; it never reads as "no anomaly". A real box may have words or further boxes
-beside it, the first one counts; "no anomaly" lets a part pass, and is believed only when it is all that is answered.
+beside it, the first one counts; "no anomaly" lets a part pass, and is believed only when it is all that is answered:
+before and after the tags stands nothing, or one whole thought.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import string
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypedDict
@@ -148,9 +148,9 @@ _NUMBER = r"([^,()\[\]<>]*)"
 _PAIR = rf"\({_NUMBER},{_NUMBER}\)"
 _BOX = re.compile(rf"{_PAIR}\s*(?:,\s*)?{_PAIR}|\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 _SAYS_OK = re.compile(r"\s*OK\b", re.IGNORECASE)
-_TRIMMINGS = string.whitespace + ".,:;()[]"  # harmless around a zero box: [(0,0),(0,0)].
+_ALONE = re.compile(r"(?:OK(?:\s*[:,.;])?\s*)?(?:#|\(\s*#\s*\)|\[\s*#\s*\])(?:\s*[.,;])?")
+"""What may stand around a zero box, # in its place: OK before it, brackets that close, and a stop after it."""
 _END_TOKENS = re.compile(r"<\|(?:im_end|endoftext)\|>")
-_ONE_THOUGHT = re.compile(r"<think>(?:(?!</?(?:think|answer)>).)*</think>", re.DOTALL)
 _INTEGER = re.compile(r"\d+", re.ASCII)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
@@ -173,7 +173,8 @@ def parse_answer(text: str) -> Answer:
     box = _read(text[start + len("<answer>") : end])
     ahead, behind = text[:start], text[end + len("</answer>") :]
     if box is None:
-        _check_nothing_else(ahead, behind)
+        _check_nothing_else("before", ahead)
+        _check_nothing_else("after", behind)
     before = _thought(ahead)
     return Answer(box, _thought(behind) if before is None else before, before is not None)
 
@@ -206,7 +207,7 @@ def student_format_ok(text: str) -> bool:
     if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
         return False
     answer, closed, words = text.removeprefix("<answer>").partition("</answer>")
-    if not (text.startswith("<answer>") and closed) or (words and not _ONE_THOUGHT.fullmatch(words)):
+    if not (text.startswith("<answer>") and closed) or (words and not _is_one_thought(words)):
         return False
     if answer == Verdict.OK.value:
         return True
@@ -245,22 +246,24 @@ def _read(inside: str) -> GridBox | None:
             return None
         raise _fault(AnswerFault.NO_BOX, f"got {inside[:80]!r}, allowed: {BOX_RULE}")
     box = _checked_box(_numbers(found))
-    beside = f"{inside[: found.start()]} {inside[found.end() :]}".strip(_TRIMMINGS)
-    if box is None and beside not in ("", Verdict.OK.value):
-        raise _fault(AnswerFault.CONTRADICTION, f"got the zero box beside {beside[:80]!r}, allowed: OK or nothing")
+    if box is None and not _ALONE.fullmatch(f"{inside[: found.start()]}#{inside[found.end() :]}".strip()):
+        raise _fault(AnswerFault.CONTRADICTION, f"got {inside[:80]!r}, allowed: the zero box alone, or after OK")
     if box is not None and _SAYS_OK.match(inside):
         raise _fault(AnswerFault.CONTRADICTION, f"got OK with the box {found[0][:80]!r}, allowed: NG or nothing")
     return box
 
 
-def _check_nothing_else(ahead: str, behind: str) -> None:
-    """Refuse "no anomaly" that a thought quotes, or that something else follows: it is often taken back there."""
-    if ahead.count("<think>") != ahead.count("</think>"):
-        raise _fault(AnswerFault.CONTRADICTION, "got no anomaly inside a thought, allowed: after </think>")
-    rest = _END_TOKENS.sub("", behind).strip()
-    if rest and not _ONE_THOUGHT.fullmatch(rest):
-        said = f"got no anomaly and {rest[:80]!r} after it, allowed: nothing, or one <think>...</think>"
+def _check_nothing_else(where: str, text: str) -> None:
+    """Refuse "no anomaly" that a thought quotes, or that more than a thought stands beside: it often says otherwise."""
+    rest = _END_TOKENS.sub("", text).strip()
+    if rest and not _is_one_thought(rest):
+        said = f"got no anomaly and {rest[:80]!r} {where} it, allowed: nothing, or one <think>...</think>"
         raise _fault(AnswerFault.CONTRADICTION, said)
+
+
+def _is_one_thought(text: str) -> bool:
+    thought = text.removeprefix("<think>").removesuffix("</think>")
+    return text == f"<think>{thought}</think>" and not any(tag in thought for tag in _TAGS)
 
 
 def _numbers(found: re.Match[str]) -> list[str]:

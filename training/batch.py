@@ -97,8 +97,10 @@ def run_batch(make: Maker, plan: BatchPlan, *, title: str) -> BatchResult:
     installed.
     What was made until then is kept, and the next run goes on.
     """
-    with Journal.open(plan.out, plan.settings, resume=plan.resume) as journal, _progress(title, plan.items) as show:
-        # An earlier run with the same settings has the same items: nothing beyond them can be there.
+    with (
+        Journal.open(plan.out, plan.settings, plan.items, resume=plan.resume) as journal,
+        _progress(title, plan.items) as show,
+    ):
         resumed = len(journal.done)
         bad = {source.file: source for outcome in journal.done.values() for source in outcome.bad}
         skipped = [(n, outcome.skipped or "") for n, outcome in journal.done.items() if outcome.record is None]

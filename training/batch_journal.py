@@ -70,8 +70,8 @@ class Journal:
         self._stream: IO[str] | None = None
 
     @classmethod
-    def open(cls, out: Path, settings: Mapping[str, Any], *, resume: bool) -> Journal:
-        """Take ``out`` for a run with these settings (a JSON object), or go on with the run that it holds.
+    def open(cls, out: Path, settings: Mapping[str, Any], items: int, *, resume: bool) -> Journal:
+        """Take ``out`` for a run of ``items`` with these settings (a JSON object), or go on with the one that it holds.
 
         Raises DatasetError when ``out`` is a file, holds something else, holds a run with other settings, or holds any
         run and ``resume`` is False; TrainingError when it cannot be written.
@@ -90,9 +90,9 @@ class Journal:
             elif not resume:
                 raise DatasetError(f"OUT: got {out}, which holds a run; allowed: a new or empty folder")
             else:
-                _compare(out, state.read_text(encoding="utf-8"), text)
+                _compare(out, state.read_text(encoding="utf-8", errors="replace"), text)
                 _remove_temporaries(out)
-                done = _read_done(out)
+                done = _read_done(out, items)
         except OSError as exc:
             raise TrainingError(f"{out}: cannot be read or written: {exc.strerror or exc}") from exc
         journal = cls(out, done)
@@ -155,7 +155,7 @@ def _compare(out: Path, found: str, wanted: str) -> None:
     try:
         before, now = json.loads(found)["settings"], json.loads(wanted)["settings"]
         names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise DatasetError(f"OUT: {out} holds a damaged {STATE_FILE}; allowed: a new or empty folder") from exc
     changes = ", ".join(f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}" for name in names)
     raise DatasetError(f"OUT: {out} holds a run with other settings ({changes}); allowed: the same, or a new folder")
@@ -182,7 +182,7 @@ def _line(out: Path, index: int, outcome: Outcome) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-def _read_done(out: Path) -> dict[int, Outcome]:
+def _read_done(out: Path, items: int) -> dict[int, Outcome]:
     """The items whose lines are whole and whose files are all there in full size."""
     done: dict[int, Outcome] = {}
     file = out / PROGRESS_FOLDER / JOURNAL_FILE
@@ -191,11 +191,23 @@ def _read_done(out: Path) -> dict[int, Outcome]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            outcome = Outcome(
-                row["record"], tuple(row["files"]), tuple(BadSource(*bad) for bad in row["bad"]), row["skipped"]
-            )
-            if all((out / name).stat().st_size == size for name, size in row["files"].items()):
-                done[int(row["index"])] = outcome
-        except (ValueError, KeyError, TypeError, FileNotFoundError):  # the kill hit in mid-line, or a file is gone
+            index, files, outcome = row["index"], row["files"], _outcome(row)
+            if type(index) is not int or not 0 <= index < items:
+                continue
+            if all((out / name).stat().st_size == size for name, size in files.items()):
+                done[index] = outcome
+        # The kill hit in mid-line, the line is damaged, or a file is gone.
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
             continue
     return done
+
+
+def _outcome(row: Mapping[str, Any]) -> Outcome:
+    """Raises TypeError, KeyError or AttributeError where it is not what `_line` writes."""
+    record, skipped, bad = row["record"], row["skipped"], [BadSource(*source) for source in row["bad"]]
+    texts = [*row["files"].keys(), *(text for source in bad for text in (source.file, source.why))]
+    if not isinstance(record, (dict, type(None))) or not isinstance(skipped, (str, type(None))):
+        raise TypeError("record or skipped")
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("files or bad")
+    return Outcome(record, tuple(row["files"]), tuple(bad), skipped)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ZERO_BOX = (0, 0, 0, 0)
 """Stands for "no anomaly" in the answer and in the rewards."""
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,7 @@ class PairSource:
         pair = self.pairs[index]
         reference, target = load_image(pair.reference), load_image(pair.target)
         height, width = target.shape[:2]
-        box = to_grid(union_box(pair.boxes), width, height) if pair.boxes else None
-        thought = pair.description or thought_of(box, pair.defect_types)
-        return Example(_rgb(reference), _rgb(target), box, thought, next(iter(pair.defect_types), None))
+        return replace(truth_of(pair, width, height), reference=_rgb(reference), target=_rgb(target))
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,13 @@ class CanvasSource:
             height, width = example.target.shape[:2]
             box = placement.grid_box(from_grid(box, width, height))
         return replace(example, reference=reference, target=target, box=box)
+
+
+def truth_of(pair: Pair, width_px: int, height_px: int) -> Example:
+    """The example of a pair whose target has this size, without its images."""
+    box = to_grid(union_box(pair.boxes), width_px, height_px) if pair.boxes else None
+    thought = pair.description or thought_of(box, pair.defect_types)
+    return Example(_NO_IMAGE, _NO_IMAGE, box, thought, next(iter(pair.defect_types), None))
 
 
 def thought_of(box: tuple[int, int, int, int] | None, defect_types: Sequence[str]) -> str:

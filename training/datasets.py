@@ -92,7 +92,8 @@ def convert(
     check_range("--seed", seed, 0, 2**63 - 1, whole=True)
     check_range("--merge-gap", merge_gap_px, 0, 1000, whole=True)
     check_range("--workers", workers, 1, 1024, whole=True)
-    refuse_inside(out, root if root.is_dir() else root.parent, "SOURCE")
+    if root.exists():  # one that does not is named by its reader
+        refuse_inside(out, root if root.is_dir() else root.parent, "SOURCE")
     source = read_source(name, root, split)
     settings = {
         "made_by": "training.datasets",

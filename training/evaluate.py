@@ -21,13 +21,13 @@ from training.data import Example, PairSource, Source, TinySource
 from training.launch import load_model
 from training.preflight import usable_pairs
 from training.recipe import ModelRecipe
+from training.tiny.pairs import HELD_OUT_SEED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 GRID = (1000, 1000)
-TINY_SEED = 1_000_003
-"""Of the tiny model's held-out pairs; no recipe may train with it."""
+TINY_SEED = HELD_OUT_SEED
 
 
 def ask(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from differad_edge.engines.vlm import checkpoint
 from differad_edge.engines.vlm.checkpoint import load_processor
 from differad_edge.errors import ConfigError, DifferadError, MissingExtraError, TrainingError
+from differad_edge.pairs import Pair
+from training.context import context_of
 from training.data import CanvasSource, PairSource, Source, TinySource, rows
 from training.preflight import usable_pairs
 from training.recipe import DEEPSPEED, ModelRecipe, Recipe, RunRecipe, load_recipe
@@ -19,6 +22,8 @@ from training.student import working_size
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, ProcessorMixin
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -78,10 +83,18 @@ def training_rows(recipe: Recipe) -> Dataset:
         tiny = data.tiny
         source = TinySource(tiny.pairs, recipe.run.seed, tiny.ramp_start, tiny.ramp_end, tiny.loose, tiny.hardest)
     else:
-        source = PairSource(usable_pairs(data.pair_sets))
+        source = PairSource(_judged(usable_pairs(data.pair_sets, context_of(recipe))))
     if recipe.is_student:
         source = CanvasSource(source, working_size(recipe.model))
     return rows(source, answers=data.answers, seed=recipe.run.seed)
+
+
+def _judged(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """Without good parts that hold a region to be ignored: neither "no anomaly" nor a box there would be wrong."""
+    judged = tuple(pair for pair in pairs if pair.boxes or not pair.ignore_boxes)
+    if len(judged) < len(pairs):
+        _log.warning("%d good parts with ignore_boxes are left out of training", len(pairs) - len(judged))
+    return judged
 
 
 def run_arguments(recipe: Recipe) -> dict[str, Any]:
@@ -113,7 +126,7 @@ def run_arguments(recipe: Recipe) -> dict[str, Any]:
         "save_total_limit": run.keep_checkpoints,
         "report_to": list(run.trackers),
         "deepspeed": str(DEEPSPEED / f"{run.deepspeed}.json") if run.deepspeed else None,
-        "ddp_backend": "gloo" if not gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        "ddp_backend": "gloo" if not gpu and (_processes() or 1) > 1 else None,
         "remove_unused_columns": False,
         "dataloader_num_workers": recipe.data.workers,
         "disable_tqdm": not sys.stderr.isatty(),
@@ -125,9 +138,13 @@ def main(stage: str, train: Callable[[Recipe], None]) -> int:
 
     0; 2 with a line on stderr for what cannot be run; 130 when it was stopped.
     """
-    name, *changes = sys.argv[1:] or ["--help"]
+    usage = f"usage: python -m training.{stage.replace('-', '_')} RECIPE [key=value ...]"
+    if not sys.argv[1:]:
+        print(usage, file=sys.stderr)
+        return 2
+    name, *changes = sys.argv[1:]
     if name in ("-h", "--help"):
-        print(f"usage: python -m training.{stage.replace('-', '_')} RECIPE [key=value ...]")
+        print(usage)
         return 0
     try:
         recipe = load_recipe(name, changes, stage=stage)
@@ -156,10 +173,20 @@ def set_up() -> Iterator[None]:
 
 def check_processes(run: RunRecipe, module: str) -> None:
     """Raise ConfigError where the run was started with other processes than the recipe counts on."""
-    processes = os.environ.get("WORLD_SIZE")
+    processes = _processes()
     if processes is None and run.deepspeed is not None:
         remedy = f"torchrun --nproc-per-node {run.gpus} -m {module} ..."
         raise ConfigError(f"run.deepspeed: {run.deepspeed!r} needs a launcher, for one device too: {remedy}")
-    if int(processes or 1) != run.gpus:
+    if (processes or 1) != run.gpus:
         started = f"started with {processes or 1} process(es)"
         raise ConfigError(f"run.gpus: got {run.gpus}, {started}; allowed: as many as torchrun starts")
+
+
+def _processes() -> int | None:
+    """As many as the launcher says that it started; None without one. Raises ConfigError."""
+    text = os.environ.get("WORLD_SIZE")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise ConfigError(f"WORLD_SIZE: got {text[:40]!r}, allowed: a whole number from 1, as torchrun sets it")
+    return int(text)

@@ -6,17 +6,16 @@ model's real counts), floating-point work is that of the matrix products, and th
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
 from differad_edge.errors import ConfigError, DifferadError
+from training.lineage import model_shape
 from training.recipe import LoraRecipe, Recipe, load_recipe
-from training.shapes import KNOWN, Shape, shape_of
+from training.shapes import Shape
 from training.tiny.model import SIDE_PX as TINY_SIDE_PX
 
 
@@ -207,21 +206,6 @@ def _generate_s(recipe: Recipe, shape: Shape, gpu: Gpu, rows: int, prompt: int, 
     return prefill + new * step  # without what is drawn again: how many groups are degenerate shows in the run
 
 
-def model_shape(path: str) -> Shape:
-    """The shape of a checkpoint folder, or of a model whose name is known. Raises ConfigError for any other."""
-    file = Path(path) / "config.json"
-    if file.is_file():
-        try:
-            return shape_of(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, KeyError) as exc:
-            raise ConfigError(f"model.path: {file} does not describe a model of the Qwen-VL family: {exc}") from exc
-    for name, shape in KNOWN.items():
-        if name in path:
-            return shape
-    allowed = f"a checkpoint folder that is there, or a name with {' or '.join(KNOWN)}"
-    raise ConfigError(f"--model: got {path!r}, allowed: {allowed}")
-
-
 def parse_gpus(text: str) -> tuple[int, str]:
     """``4xA100-80G`` as 4 and the name. Raises ConfigError."""
     found = re.fullmatch(r"(\d+)x(.+)", text)
@@ -267,7 +251,7 @@ def main(
     recipe: Annotated[str, typer.Argument(help="A committed recipe's name, or a YAML file.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]")] = None,
     gpus: Annotated[str, typer.Option(help="How many of which, as in 4xA100-80G.")] = "4xA100-80G",
-    model: Annotated[str, typer.Option(help="Shape to plan for, where the recipe's checkpoint is not there yet.")] = "",
+    model: Annotated[str, typer.Option(help="Model to plan for in place of the recipe's.")] = "",
     image: Annotated[
         int | None, typer.Option(min=28, help="Side of the images in pixels; default: model.size_px, else 800.")
     ] = None,

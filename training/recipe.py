@@ -12,12 +12,14 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from differad_edge.config import ConfigModel, SidePx, load_mapping, parse_config
 from differad_edge.errors import ConfigError
+from training.tiny.pairs import HELD_OUT_SEED
 
 RECIPES = Path(__file__).parent / "recipes"
 DEEPSPEED = Path(__file__).parent / "deepspeed"
 
 AnyRecipe = TypeVar("AnyRecipe", bound=ConfigModel)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class LoraRecipe(ConfigModel):
@@ -42,7 +44,7 @@ class LoraRecipe(ConfigModel):
 class ModelRecipe(ConfigModel):
     """What is trained. ``path``: a folder, or an id of the model hub."""
 
-    path: str
+    path: Name
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
@@ -79,7 +81,7 @@ class DataRecipe(ConfigModel):
     tiny: TinyRecipe | None = None
     answers: Literal["difference", "difference-fixed", "student", "iad-r1", "lr-iad"] = "difference"
     shuffle: bool = True
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
 
     @model_validator(mode="after")
     def _one_source(self) -> DataRecipe:
@@ -117,6 +119,7 @@ class RewardRecipe(ConfigModel):
     format_weight: Annotated[float, Field(ge=0)] = 1.0
     focal_alpha: PositiveFloat = 1.0
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    focal_f: PositiveFloat = 1.0
     defect_share: Share = 0.5
     """Of the training pairs, for the focal reward's p. It counts only with grpo.scale_rewards "none": all answers of a
     group have one p, which a division by the group's spread takes out again."""
@@ -167,16 +170,35 @@ class RunRecipe(ConfigModel):
     gpus: PositiveInt = 1
     """How many processes it runs on; training.plan and the launch lines use it."""
 
+    @field_validator("out", mode="before")
+    @classmethod
+    def _is_named(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("a folder")  # an empty path would be the working directory
+        return value
+
     @field_validator("out")
     @classmethod
     def _at_home(cls, value: Path) -> Path:
-        return value.expanduser()
+        try:
+            return value.expanduser()
+        except RuntimeError as exc:
+            raise ValueError(f"a folder; {exc}") from exc
+
+
+_READ_BY = {
+    "difference": ("difference", "difference-fixed"),
+    "student": ("student",),
+    "iad-r1": ("iad-r1",),
+    "lr-iad": ("lr-iad",),
+}
+"""By ``reward.kind``: the ``data.answers`` that it can score. Any other would earn nothing, hour after hour."""
 
 
 class Recipe(ConfigModel):
     """One run. ``stage``: "cold-start" learns from answers that are given, "grpo" from rewards."""
 
-    name: str
+    name: Name
     stage: Literal["cold-start", "grpo"]
     about: str
     """One or two sentences: which paper and table, and what is our own choice."""
@@ -208,12 +230,28 @@ class Recipe(ConfigModel):
         return self.reward.kind in ("difference", "student")
 
     @model_validator(mode="after")
-    def _a_student_is_one_throughout(self) -> Recipe:
-        if self.stage == "grpo" and (self.reward.kind == "student") != self.is_student:
-            raise ValueError(f"reward.kind {self.reward.kind!r} with data.answers {self.data.answers!r}: both or none")
+    def _answers_are_what_the_reward_reads(self) -> Recipe:
+        read = _READ_BY[self.reward.kind]
+        if self.stage == "grpo" and self.data.answers not in read:
+            allowed = " or ".join(map(repr, read))
+            raise ValueError(
+                f"data.answers: got {self.data.answers!r}, allowed with reward.kind {self.reward.kind!r}: {allowed}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_size_is_a_students(self) -> Recipe:
         for name in ("size_px", "fit"):
             if getattr(self.model, name) is not None and not self.is_student:
                 raise ValueError(f"model.{name}: allowed with data.answers 'student' alone")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_pairs_stay_so(self) -> Recipe:
+        if self.data.tiny is not None and self.run.seed == HELD_OUT_SEED:
+            raise ValueError(
+                f"run.seed: got {HELD_OUT_SEED}, allowed with data.tiny: any but that of its held-out pairs"
+            )
         return self
 
     @model_validator(mode="after")
@@ -256,9 +294,9 @@ def load_recipe(name: str, changes: Sequence[str] = (), *, stage: str | None = N
 def read_recipe(name: str, changes: Sequence[str], kind: type[AnyRecipe], folder: Path) -> AnyRecipe:
     """The recipe ``name`` of ``folder``, or the file of that path, as a ``kind``; see `load_recipe`."""
     file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not file.is_file():
+    if not _is_file(file):
         known = ", ".join(sorted(one.stem for one in folder.glob("*.yaml")))
-        raise ConfigError(f"recipe: got {name!r}, allowed: a .yaml file, or one of {known}")
+        raise ConfigError(f"recipe: got {name[:80]!r}, allowed: a .yaml file, or one of {known}")
     mapping = _with_base(file, (), folder)
     for change in changes:
         _apply(mapping, change)
@@ -273,10 +311,17 @@ def _with_base(file: Path, seen: tuple[Path, ...], folder: Path) -> dict[str, An
     if base is None:
         return mapping
     above = folder / f"{base}.yaml"
-    if not above.is_file():
+    if not _is_file(above):
         known = ", ".join(sorted(one.stem for one in folder.glob("*.yaml")))
-        raise ConfigError(f"{file}: base is {base!r}, allowed: one of {known}")
+        raise ConfigError(f"{file}: base is {str(base)[:80]!r}, allowed: one of {known}")
     return _merged(_with_base(above, (*seen, file), folder), mapping)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the system allows
+        return False
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -290,11 +335,11 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _apply(mapping: dict[str, Any], change: str) -> None:
     path, sign, text = change.partition("=")
     if not sign or not all(path.split(".")):
-        raise ConfigError(f"change: got {change!r}, allowed: key=value, as in optimiser.batch=4")
+        raise ConfigError(f"change: got {change[:80]!r}, allowed: key=value, as in optimiser.batch=4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise ConfigError(f"change: {change!r} has a value that is not YAML") from exc
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # ValueError: no such day, a number of 5000 digits
+        raise ConfigError(f"change: {change[:80]!r} has a value that is not YAML") from exc
     *above, last = path.split(".")
     place = mapping
     for key in above:

@@ -35,7 +35,7 @@ def reward_set(recipe: RewardRecipe) -> RewardSet:
     if recipe.kind == "iad-r1":
         return RewardSet((consistency, accuracy), (recipe.format_weight, 1.0), 1)
     if recipe.kind == "lr-iad":
-        config = FocalConfig(recipe.focal_alpha, recipe.focal_gamma, recipe.defect_share)
+        config = FocalConfig(recipe.focal_alpha, recipe.focal_gamma, recipe.defect_share, recipe.focal_f)
         return RewardSet((yes_no_format, _focal(config)), (recipe.format_weight, 1.0), 1)
     form = student_format if recipe.kind == "student" else grounding_format
     return RewardSet((form, _localisation(recipe)), (recipe.format_weight, 1.0), 1, boxes=True)

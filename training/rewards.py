@@ -44,9 +44,8 @@ def dual_consistency(pred: ArrayLike, gt: ArrayLike, *, alpha: float = ALPHA, mo
     One row of ``gt``, (4,) or (1, 4), stands for all predictions; ``pred`` of shape (4,) is one prediction.
     Raises TrainingError for other shapes, an ``alpha`` outside [0, 1], another ``mode``, or an invalid row of ``gt``.
     """
-    if not (isinstance(alpha, (int, float, np.floating, np.integer)) and 0 <= alpha <= 1):
-        raise TrainingError(f"alpha: got {alpha!r}, allowed: 0 to 1")
-    if mode not in ("released", "paper_eq7"):
+    _check_share("alpha", alpha)
+    if not isinstance(mode, str) or mode not in ("released", "paper_eq7"):
         raise TrainingError(f"mode: got {mode!r}, allowed: 'released' or 'paper_eq7'")
     boxes, truth = _boxes(pred, gt)
     overlap = _iou(boxes, truth)
@@ -99,8 +98,7 @@ def difficulty_weight(r_loc: ArrayLike, tau: float = TAU) -> float | Floats:
     right, to (e + sqrt(2)) / 2, all wrong. Raises TrainingError for an empty group, and rewards or a ``tau`` outside
     [0, 1].
     """
-    if not (isinstance(tau, (int, float, np.floating, np.integer)) and 0 <= tau <= 1):
-        raise TrainingError(f"tau: got {tau!r}, allowed: 0 to 1")
+    _check_share("tau", tau)
     rewards = _groups("r_loc", r_loc, members=1)
     if rewards.size and not (rewards.min() >= -EPSILON and rewards.max() <= 1 + EPSILON):
         raise TrainingError(f"r_loc: got {rewards.min():g} to {rewards.max():g}, allowed: 0 to 1")
@@ -161,6 +159,12 @@ def _boxes(pred: ArrayLike, gt: ArrayLike) -> tuple[Floats, Floats]:
     return np.where((_is_zero(boxes) | _is_box(boxes))[:, None], boxes, np.nan), truth
 
 
+def _check_share(name: str, value: object) -> None:
+    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not (number and 0 <= value <= 1):  # type: ignore[operator]  # a number, as the line above says
+        raise TrainingError(f"{name}: got {value!r}, allowed: 0 to 1")
+
+
 def _rows(name: str, values: ArrayLike) -> Floats:
     rows = _numbers(name, values)
     if rows.shape == (0,):
@@ -189,7 +193,7 @@ def _numbers(name: str, values: ArrayLike) -> Floats:
         if array.dtype.kind == "c":
             raise TypeError("complex numbers")
         return array.astype(np.float64)
-    except (TypeError, ValueError, OverflowError) as exc:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:  # RuntimeError: a tensor that wants gradients
         raise TrainingError(f"{name}: got {str(values)[:80]!r}, allowed: an array of numbers") from exc
 
 

@@ -129,24 +129,31 @@ class FocalConfig:
     true answer (Yes or No) among the training pairs, so that a rare defect found moves the model more than a common
     good part passed, as long as rewards are not divided by their spread in the group, where p is the same for all; it
     could also be the model's probability of its answer, as in focal loss, which would need log-probabilities that a
-    reward does not see. ``f``: 1 for the right answer, else 0.
+    reward does not see. ``f``: what a right answer is worth; a wrong one is worth 0.
 
     ``alpha``: scale, from 0; 1 keeps the reward within [0, 1] as the others are. ``gamma``: how much rarity counts,
     from 0 (not at all); 2 is focal loss's usual value (Lin et al., 2017). ``defect_share``: p of the defective parts,
-    0 to 1; one half, for pairs made in equal numbers. Raises TrainingError for other values.
+    0 to 1; one half, for pairs made in equal numbers. ``f``: from 0. Raises TrainingError for other values.
     """
 
     alpha: float = 1.0
     gamma: float = 2.0
     defect_share: float = 0.5
+    f: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value, high in (
             ("alpha", self.alpha, math.inf),
             ("gamma", self.gamma, math.inf),
             ("defect_share", self.defect_share, 1.0),
+            ("f", self.f, math.inf),
         ):
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= high):
+            if not (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+                and 0 <= value <= high
+            ):
                 limit = "a finite number from 0" if high == math.inf else f"0 to {high:g}"
                 raise TrainingError(f"{name}: got {value!r}, allowed: {limit}")
 
@@ -200,7 +207,7 @@ def accuracy_reward(
 
     A good part (its row of ``types`` is None): 1 for No, else 0. A defective one: 1 + (type + location) / 2 for Yes,
     else 0; with None for a row of ``locations``, no location earns anything. Raises TrainingError for sequences of
-    unequal lengths and a location that names no cell.
+    unequal lengths, a type that is no text and a location that names no cell.
     """
     _same_length(texts, locations=locations, types=types)
     table = taxonomy or TypeTaxonomy()
@@ -210,7 +217,9 @@ def accuracy_reward(
         if kind is None:
             rewards[row] = float(said is not None and said.answer == GOOD)
             continue
-        if location is not None and cell_of(location) is None:
+        if not isinstance(kind, str):
+            raise TrainingError(f"types: row {row} is {kind!r}, allowed: a text, or None for a good part")
+        if location is not None and (not isinstance(location, str) or cell_of(location) is None):
             raise TrainingError(f"locations: row {row} is {location!r}, allowed: {_CELLS}")
         if said is not None and said.answer == DEFECT:
             rewards[row] = 1.0 + (table.score(said.type or "", kind) + location_score(said.location, location)) / 2
@@ -235,7 +244,7 @@ def cell_of(text: str) -> tuple[int, int] | None:
 
 
 def focal_reward(texts: Sequence[str], defective: Sequence[bool], config: FocalConfig) -> Floats:
-    """R_focal of LR-IAD, (N,): alpha * (1 - p)^gamma for a right answer, 0 for a wrong one or none; see FocalConfig.
+    """R_focal of LR-IAD, (N,): alpha * (1 - p)^gamma * f for a right answer, 0 for a wrong one or none.
 
     Raises TrainingError for sequences of unequal lengths.
     """
@@ -245,7 +254,7 @@ def focal_reward(texts: Sequence[str], defective: Sequence[bool], config: FocalC
         said = read_structured(text)
         share = config.defect_share if defect else 1.0 - config.defect_share
         if said is not None and said.answer == (DEFECT if defect else GOOD):
-            rewards[row] = config.alpha * (1.0 - share) ** config.gamma
+            rewards[row] = config.alpha * (1.0 - share) ** config.gamma * config.f
     return rewards
 
 

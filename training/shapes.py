@@ -110,28 +110,65 @@ KNOWN = {"Qwen2-VL-7B": QWEN2_VL_7B, "Qwen2-VL-2B": QWEN2_VL_2B, "Qwen3-VL-2B": 
 """By what a path or hub id ends with, before "-Instruct"; for plans on a machine without the checkpoint."""
 
 
+MAX_SIZE = 10**9
+"""Of any of a shape's numbers: what is beyond is a damaged file."""
+
+
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """The shape that a checkpoint's ``config.json`` describes; KeyError where it is neither Qwen2-VL nor Qwen3-VL."""
-    text = config.get("text_config", config)
-    vision = config["vision_config"]
+    """The shape that a checkpoint's ``config.json`` describes.
+
+    Raises KeyError where it is neither Qwen2-VL nor Qwen3-VL, ValueError for a size that is no whole number from 1.
+    """
+    text = _section(config, "text_config", config)
+    vision = _section(config, "vision_config")
     qwen3 = config.get("model_type") == "qwen3_vl"
-    width = vision["hidden_size" if qwen3 else "embed_dim"]  # Qwen2-VL calls the decoder's width hidden_size here
+    # Qwen2-VL calls the decoder's width hidden_size in the vision part.
+    width = _size(vision, "hidden_size" if qwen3 else "embed_dim")
+    layers, hidden, heads = (_size(text, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
     return Shape(
-        layers=text["num_hidden_layers"],
-        hidden=text["hidden_size"],
-        intermediate=text["intermediate_size"],
-        heads=text["num_attention_heads"],
-        kv_heads=text["num_key_value_heads"],
-        head_dim=text["head_dim"] if qwen3 else text["hidden_size"] // text["num_attention_heads"],
-        vocabulary=text["vocab_size"],
+        layers=layers,
+        hidden=hidden,
+        intermediate=_size(text, "intermediate_size"),
+        heads=heads,
+        kv_heads=_size(text, "num_key_value_heads"),
+        head_dim=_size(text, "head_dim") if qwen3 else hidden // heads,
+        vocabulary=_size(text, "vocab_size"),
         tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
-        vision_layers=vision["depth"],
+        vision_layers=_size(vision, "depth"),
         vision_hidden=width,
-        vision_mlp=vision["intermediate_size"] if qwen3 else math.floor(width * vision["mlp_ratio"]),
-        patch_px=vision["patch_size"],
-        merge=vision.get("spatial_merge_size", 2),
-        temporal=vision.get("temporal_patch_size", 2),
+        vision_mlp=_size(vision, "intermediate_size") if qwen3 else math.floor(width * _number(vision, "mlp_ratio")),
+        patch_px=_size(vision, "patch_size"),
+        merge=_size(vision, "spatial_merge_size", 2),
+        temporal=_size(vision, "temporal_patch_size", 2),
         qk_norm=qwen3,
-        positions=vision["num_position_embeddings"] if qwen3 else 0,
-        deepstack=len(vision["deepstack_visual_indexes"]) if qwen3 else 0,
+        positions=_size(vision, "num_position_embeddings") if qwen3 else 0,
+        deepstack=len(_list(vision, "deepstack_visual_indexes")) if qwen3 else 0,
     )
+
+
+def _section(config: Mapping[str, Any], name: str, default: Any = None) -> Mapping[str, Any]:
+    value = config[name] if default is None else config.get(name, default)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: got {str(value)[:40]!r}, allowed: an object")
+    return value
+
+
+def _size(section: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = section[name] if default is None else section.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
+        raise ValueError(f"{name}: got {str(value)[:40]!r}, allowed: a whole number from 1 to {MAX_SIZE}")
+    return value
+
+
+def _number(section: Mapping[str, Any], name: str) -> float:
+    value = section[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_SIZE:
+        raise ValueError(f"{name}: got {str(value)[:40]!r}, allowed: a number above 0, to {MAX_SIZE}")
+    return float(value)
+
+
+def _list(section: Mapping[str, Any], name: str) -> list[Any]:
+    value = section[name]
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: got {str(value)[:40]!r}, allowed: a list")
+    return value

@@ -89,6 +89,13 @@ def test_the_reference_comes_before_the_target_and_the_text_last() -> None:
         ("<answer> OK (0,0),(0,0)</answer>", Answer(None)),  # verdict and zero box
         ("<answer>[(0,0),(0,0)]</answer>", Answer(None)),  # no anomaly, a list of pairs
         ("<answer>OK: (0,0),(0,0).</answer>", Answer(None)),  # verdict, zero box and full stop
+        ("<answer>[(0,0),(0,0)].</answer>", Answer(None)),  # a list and full stop
+        ("\n<answer>\n( [0, 0, 0, 0] )\n</answer>\n", Answer(None)),  # lines of their own
+        (
+            "\n<think>Same.</think>\n<answer>(0,0),(0,0)</answer><|im_end|>\n",
+            Answer(None, "Same.", True),
+        ),  # an end token
+        ("<|endoftext|><think>Same.</think><answer>OK</answer>", Answer(None, "Same.", True)),  # padding in front
         ("<answer>[(1,2),(3,4)]</answer>", Answer((1, 2, 3, 4))),  # a list of pairs
         ("<answer>(1,2),(3,4),(0,0),(0,0)</answer>", Answer((1, 2, 3, 4))),  # the zero box is not the first
         ("<think>never closed <answer>(1,2),(3,4)</answer>", Answer((1, 2, 3, 4))),  # an open thought is none
@@ -141,6 +148,21 @@ def test_what_the_parser_takes(text: str, answer: Answer) -> None:
         ("<answer>OK</answer> Wait, (1,2),(3,4) is damaged", AnswerFault.CONTRADICTION),  # taken back
         ("<answer>OK</answer>< answer>(1,2),(3,4)</answer>", AnswerFault.CONTRADICTION),  # taken back, misspelt
         ("<answer>OK</answer><think>The part lo", AnswerFault.CONTRADICTION),  # words that break off
+        ("<answer>OK</answer><think>a</think><think>b</think>", AnswerFault.CONTRADICTION),  # two thoughts
+        ("<think>a</think><think>b</think><answer>OK</answer>", AnswerFault.CONTRADICTION),  # two thoughts in front
+        (
+            "</think><think>The format is <answer>(0,0),(0,0)</answer>",
+            AnswerFault.CONTRADICTION,
+        ),  # as many ends as starts
+        ("<think>a</think></think><think>x<answer>OK</answer>", AnswerFault.CONTRADICTION),  # the same, later
+        ("<think>a</think> or <answer>OK</answer>", AnswerFault.CONTRADICTION),  # words between
+        ("<Think>quote <answer>OK</answer>", AnswerFault.CONTRADICTION),  # a misspelt thought
+        ("I should not say <answer>OK</answer>", AnswerFault.CONTRADICTION),  # words in front
+        ("There is a big scratch at (1,1),(5,5). <answer>(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # a box
+        ("<answer>(0,0),(0,0),,,((</answer>", AnswerFault.CONTRADICTION),  # a second box that breaks off
+        ("<answer>(0,0),(0,0)(</answer>", AnswerFault.CONTRADICTION),  # a bracket that does not close
+        ("<answer>[(0,0),(0,0))</answer>", AnswerFault.CONTRADICTION),  # nor this one
+        ("<answer>#(0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # the parser's own sign
         ("<think>Only <answer>(0,0),(0,0)</answer> when fine. But", AnswerFault.CONTRADICTION),  # quoted in a thought
         ("<think><answer>(0,0),(0,0)</answer></think>", AnswerFault.CONTRADICTION),  # quoted in a whole thought
         ("<answer>not OK (0,0),(0,0)</answer>", AnswerFault.CONTRADICTION),  # words beside the zero box
@@ -242,7 +264,11 @@ def test_a_long_repetition_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatc
     size = 100 * MAX_ANSWER_CHARS
     monkeypatch.setattr(grounding, "MAX_ANSWER_CHARS", 2 * size)
     repeated = piece * (size // len(piece))
-    for text in (repeated, f"<think>x</think><answer>{repeated}</answer>", f"<answer>(1,2){repeated}</answer>"):
+    zero = "<answer>{}(0,0),(0,0){}</answer>"
+    for text in (
+        *(repeated, f"<think>x</think><answer>{repeated}</answer>", f"<answer>(1,2){repeated}</answer>"),
+        *(zero.format("", f"{repeated}x"), zero.format(f"OK{repeated}x", ""), f"{repeated}{zero.format('', '')}"),
+    ):
         read_or_refuse(text)
         format_ok(text)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from differad_edge.errors import DatasetError
 from differad_edge.results import Box
@@ -184,6 +185,20 @@ def read_text(file: Path, expected: str) -> str:
         raise DatasetError(f"{file}: not UTF-8 at byte {exc.start}; expected: {expected}") from exc
     except OSError as exc:
         raise DatasetError(f"{file}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def read_json(file: Path, expected: str) -> Any:
+    """The content of a JSON file. Raises DatasetError as `read_text` does, and for what is no JSON of whole texts."""
+    text = read_text(file, expected)
+    try:
+        content = json.loads(text)
+        if "\\u" in text:  # half a surrogate pair is JSON, but no text that could be written again
+            json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise DatasetError(f"{file}: holds {exc.object[exc.start]!r}; allowed: text that UTF-8 can hold") from exc
+    except (ValueError, RecursionError) as exc:
+        raise DatasetError(f"{file}: not JSON: {exc}") from exc
+    return content
 
 
 def masked_sample(

@@ -21,7 +21,6 @@ Neither has a split: all images are targets of both, and a good one is compared 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from training.layouts.base import (
     images_in,
     masked_sample,
     product_folders,
-    read_text,
+    read_json,
     require_folder,
     views,
 )
@@ -75,10 +74,7 @@ def read_mask_folder(root: Path, split: Split) -> Source:
 def read_coco_boxes(root: Path, split: Split) -> Source:
     """Images with boxes in a COCO file. Raises DatasetError for another layout, naming file and field."""
     file = root if root.is_file() else require_folder(root, _COCO) / ANNOTATION_FILE
-    try:
-        content = json.loads(read_text(file, _COCO))
-    except (ValueError, RecursionError) as exc:
-        raise DatasetError(f"{file}: not JSON: {exc}") from exc
+    content = read_json(file, _COCO)
     folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
     categories = _unique(file, "categories", _rows(file, content, "categories", ("id", "name")))
     names = {row["id"]: str(row["name"]) for row in categories}

@@ -12,7 +12,6 @@ leading zeros.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from training.layouts.base import (
     by_stem,
     images_in,
     masked_sample,
+    read_json,
     read_text,
     require_folder,
     views,
@@ -60,10 +60,7 @@ def read_zju_leaper(root: Path, split: Split) -> Source:
 
 
 def _content(file: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(read_text(file, _EXPECTED))
-    except ValueError as exc:
-        raise DatasetError(f"{file}: not JSON: {exc}") from exc
+    content = read_json(file, _EXPECTED)
     if not isinstance(content, dict):
         raise DatasetError(f"{file}: got {type(content).__name__}; expected: an object with normal and defect")
     return content

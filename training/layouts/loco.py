@@ -14,7 +14,6 @@ name of the folder. References are the train split's good images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from training.layouts.base import (
     good_samples,
     images_in,
     product_folders,
-    read_text,
+    read_json,
     require_folder,
     views,
 )
@@ -78,6 +77,6 @@ def _value_names(file: Path) -> dict[int, str]:
     if not file.is_file():
         return {}
     try:
-        return {int(row["pixel_value"]): str(row["defect_name"]) for row in json.loads(read_text(file, _EXPECTED))}
-    except (ValueError, TypeError, KeyError) as exc:
+        return {int(row["pixel_value"]): str(row["defect_name"]) for row in read_json(file, _EXPECTED)}
+    except (ValueError, TypeError, KeyError, OverflowError) as exc:  # OverflowError: 1e999 is infinity
         raise DatasetError(f"{file}: {exc!r}; expected: a list of objects with defect_name and pixel_value") from exc

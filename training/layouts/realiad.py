@@ -13,7 +13,6 @@ lie in ``realiad_1024``, ``realiad_512``, ``realiad_256`` or ``realiad_raw``, th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from training.layouts.base import (
     below,
     good_samples,
     masked_sample,
-    read_text,
+    read_json,
     require_folder,
 )
 
@@ -73,10 +72,7 @@ def read_real_iad(root: Path, split: Split) -> Source:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(file, _EXPECTED))
-    except ValueError as exc:
-        raise DatasetError(f"{file}: not JSON: {exc}") from exc
+    content = read_json(file, _EXPECTED)
     if not isinstance(content, dict):
         raise DatasetError(f"{file}: got {type(content).__name__}; expected: an object with meta, train and test")
     return content

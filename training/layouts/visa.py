@@ -91,6 +91,15 @@ def _defect_types(file: Path) -> dict[str, tuple[str, ...]]:
 def _rows(file: Path, columns: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
     """The rows of a CSV file with at least these columns, each with where it stands."""
     reader = csv.DictReader(read_text(file, _VISA).splitlines())
+    try:
+        return _checked_rows(file, reader, columns)
+    except csv.Error as exc:  # a field of more than 131072 letters
+        raise DatasetError(f"{file}, line {reader.line_num + 1}: {exc}; expected: {','.join(columns)}") from exc
+
+
+def _checked_rows(
+    file: Path, reader: csv.DictReader[str], columns: tuple[str, ...]
+) -> list[tuple[str, dict[str, str]]]:
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     if missing:
         raise DatasetError(f"{file}, line 1: column {missing[0]!r} is missing; expected: {','.join(columns)}")

@@ -16,7 +16,7 @@ from differad_edge.grounding import EVALUATION_PROMPT, format_answer
 from training.formats import location_name
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
 PATCH_PX, MERGE, TOKENS_A_SIDE = 7, 2, 4
 SIDE_PX = TOKENS_A_SIDE * PATCH_PX * MERGE  # as the processor resizes images
@@ -110,13 +110,25 @@ def tiny_tokenizer(whole: Sequence[str] = (EVALUATION_PROMPT, *TAGS)) -> PreTrai
 
 
 def tiny_model(processor: ProcessorMixin, *, seed: int) -> PreTrainedModel:
-    """Random weights: 4 text layers of width 128, 2 vision layers of width 96, float32."""
+    """Random weights of `tiny_config`, float32."""
     import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    from transformers import Qwen2VLForConditionalGeneration
+
+    tokenizer: Any = processor.tokenizer
+    torch.manual_seed(seed)
+    model = Qwen2VLForConditionalGeneration(tiny_config(processor))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def tiny_config(processor: ProcessorMixin) -> PreTrainedConfig:
+    """4 text layers of width 128, 2 vision layers of width 96."""
+    from transformers import Qwen2VLConfig
 
     tokenizer: Any = processor.tokenizer
     token = tokenizer.convert_tokens_to_ids
-    config = Qwen2VLConfig(
+    return Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": WIDTH,
@@ -147,11 +159,6 @@ def tiny_model(processor: ProcessorMixin, *, seed: int) -> PreTrainedModel:
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
     )
-    torch.manual_seed(seed)
-    model = Qwen2VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
 
 
 def _texts() -> Iterator[str]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from differad_edge.geometry import tight_box, to_grid
 from training.formats import location_name
 
+HELD_OUT_SEED = 1_000_003
+"""Of the pairs that checkpoints are asked for; no recipe may train with it."""
 SIDE_PX = 100
 NORMAL_SHARE = 0.25  # as in Algorithm 1 of the paper
 MARGIN_PX = 8  # from the picture's edge to the middle of a defect

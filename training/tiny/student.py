@@ -13,7 +13,7 @@ from differad_edge.results import Verdict
 from training.tiny.model import CHAT_TEMPLATE, INIT_STD, ROPE_THETA, TAGS, tiny_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 PATCH_PX, MERGE = 8, 2
 WIDTH, LAYERS, HEADS, KEY_VALUE_HEADS, HEAD_WIDTH = 128, 4, 8, 4, 16
@@ -56,13 +56,25 @@ def student_processor() -> ProcessorMixin:
 
 
 def student_model(processor: ProcessorMixin, *, seed: int) -> PreTrainedModel:
-    """Random weights: 4 text layers of width 128, 3 vision layers of width 96 with DeepStack, float32."""
+    """Random weights of `student_config`, float32."""
     import torch
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import Qwen3VLForConditionalGeneration
+
+    tokenizer: Any = processor.tokenizer
+    torch.manual_seed(seed)
+    model = Qwen3VLForConditionalGeneration(student_config(processor))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def student_config(processor: ProcessorMixin) -> PreTrainedConfig:
+    """4 text layers of width 128, 3 vision layers of width 96 with DeepStack."""
+    from transformers import Qwen3VLConfig
 
     tokenizer: Any = processor.tokenizer
     token = tokenizer.convert_tokens_to_ids
-    config = Qwen3VLConfig(
+    return Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": WIDTH,
@@ -103,8 +115,3 @@ def student_model(processor: ProcessorMixin, *, seed: int) -> PreTrainedModel:
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
     )
-    torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model

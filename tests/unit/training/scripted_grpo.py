@@ -1,18 +1,21 @@
-"""Runs GRPO with completions that are given, not sampled: ``python scripted_grpo.py OUT RECIPE [key=value ...]``.
+"""Runs GRPO with completions that are given, not sampled: ``python scripted_grpo.py RECIPE [key=value ...]``.
 
 What a completion says is a function of its example, its place in the group and how often its group was drawn, whatever
 process asks. Some groups agree wholly at first, and some for ever, so that resampling and dropping have work. Writes
-``OUT/parameters.npz`` and ``OUT/log.json``. Tests start it on one process, on several, and under DeepSpeed.
+``parameters.npz`` and ``log.json`` into the run's folder, and goes on from its checkpoints. $SCRIPTED_OPTIMISER: in
+place of the recipe's; $SCRIPTED_KILL: the step in which it kills itself. Tests start it on one process, on several, and
+under DeepSpeed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import signal
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from differad_edge.grounding import format_answer
 from training.grpo import grpo_trainer
 from training.grpo_trainer import DifferenceGrpoTrainer
 from training.recipe import load_recipe
+from training.resume import begin, run
 
 
 class Scripted(DifferenceGrpoTrainer):
@@ -35,6 +39,8 @@ class Scripted(DifferenceGrpoTrainer):
         *arguments: Any,
         **options: Any,
     ) -> tuple[list[list[int]], None]:
+        if self.state.global_step == int(os.environ.get("SCRIPTED_KILL", "-1")):
+            os.kill(os.getpid(), signal.SIGKILL)
         keys = [hashlib.sha256(pair[1].tobytes()).hexdigest() for pair in images]
         rows = len(keys)
         first = self.accelerator.process_index * rows if rows % num_generations else 0
@@ -66,18 +72,18 @@ def said(key: str, member: int, draw: int) -> str:
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
-    recipe = load_recipe(sys.argv[2], sys.argv[3:])
+    recipe = load_recipe(sys.argv[1], sys.argv[2:])
+    out = recipe.run.out
+    begin(recipe)
     trainer = grpo_trainer(recipe, trainer=Scripted)
-    trainer.args.optim = "sgd"  # linear in the gradients: Adam would turn their last digit into a whole step
-    trainer.train()
-    trainer.save_model(str(out / "final"))
+    trainer.args.optim = os.environ.get("SCRIPTED_OPTIMISER", trainer.args.optim)
+    run(trainer, recipe)
     if trainer.accelerator.is_main_process:
         from safetensors.numpy import load_file
 
         after = load_file(out / "final" / "model.safetensors")
         np.savez(out / "parameters.npz", **after)
-        keys = ("loss", "reward", "grad_norm", "iou", "length", "weight/mean")
+        keys = ("step", "loss", "reward", "grad_norm", "iou", "length", "weight/mean")
         keys += ("groups/degenerate_before", "groups/degenerate_after")
         log = [{key: row[key] for key in keys if key in row} for row in trainer.state.log_history if "reward" in row]
         (out / "log.json").write_text(json.dumps(log))

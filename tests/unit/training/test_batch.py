@@ -163,18 +163,57 @@ def test_items_have_random_numbers_of_their_own() -> None:
 
 def test_the_journal_keeps_all_of_an_outcome(tmp_path: Path) -> None:
     outcome = Outcome({"id": "ü", "boxes": [[1.5, 2.0, 3.0, 4.0]]}, ("a.txt",), (BadSource("f", "why"),), None)
-    with Journal.open(tmp_path, {"a": 1}, resume=True) as journal:
+    with Journal.open(tmp_path, {"a": 1}, 1, resume=True) as journal:
         replace_file(tmp_path / "a.txt", b"abc")
         journal.add(0, outcome)
-    with Journal.open(tmp_path, {"a": 1}, resume=True) as journal:
+    with Journal.open(tmp_path, {"a": 1}, 1, resume=True) as journal:
         assert journal.done == {0: outcome}
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
     run_batch(Numbers(tmp_path), plan(tmp_path, 3), title="t")
-    (tmp_path / ".progress/state.json").write_text("[")
-    with pytest.raises(DatasetError, match=r"damaged state\.json"):
-        run_batch(Numbers(tmp_path), plan(tmp_path, 3), title="t")
+    for damaged in (b"[", b"\xff\xfe", b"[" * 100_000, b'{"settings": 3}'):
+        (tmp_path / ".progress/state.json").write_bytes(damaged)
+        with pytest.raises(DatasetError, match=r"damaged state\.json"):
+            run_batch(Numbers(tmp_path), plan(tmp_path, 3), title="t")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"index": "1"},
+        {"index": True},
+        {"index": 1.0},
+        {"index": None},
+        {"index": 3},
+        {"index": -1},
+        {"record": [1]},
+        {"record": "x"},
+        {"files": ["data/1.txt"]},
+        {"files": {"data/1.txt": "5"}},
+        {"files": {"a" * 5000: 1}},
+        {"files": {"a\0b": 1}},
+        {"files": {"data/1.txt/more": 1}},
+        {"bad": [["file"]]},
+        {"bad": [["file", 3]]},
+        {"bad": "ab"},
+        {"bad": 3},
+        {"skipped": 3},
+        None,
+        [],
+    ],
+)
+def test_a_damaged_line_is_passed_over_and_its_item_made_again(tmp_path: Path, changes: object) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for folder in (whole, out):
+        run_batch(Numbers(folder), plan(folder, 3), title="t")
+    journal = out / ".progress/journal.jsonl"
+    lines = journal.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | changes if isinstance(changes, dict) else changes)
+    journal.write_text("\n".join(lines) + "\n" + "[" * 100_000)
+    result = run_batch(Numbers(out), plan(out, 3), title="t")
+    assert result.resumed == 2
+    assert bytes_of(out) == bytes_of(whole)
 
 
 def test_the_state_names_settings_and_hash(tmp_path: Path) -> None:

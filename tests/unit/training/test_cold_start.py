@@ -47,6 +47,52 @@ def test_it_learns_and_a_stopped_run_goes_on_to_the_same_end(random_model: Path,
     assert dict(logs[0])[12] == dict(logs[1])[12]
     first, second = (load_file(recipe.run.out / "final" / "model.safetensors") for recipe in (whole, torn))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+    for recipe in (whole, torn):
+        assert not list((recipe.run.out / "final").glob("*.bin"))  # no pickle
+        assert not (recipe.run.out / "final.tmp").exists()
+
+
+@pytest.mark.slow
+def test_a_torn_result_is_written_again_from_the_last_checkpoint(random_model: Path, tmp_path: Path) -> None:
+    from training.cold_start import train
+
+    changes = (*SMALL, f"model.path={random_model}", "run.save_steps=2", "optimiser.steps=2", f"run.out={tmp_path}")
+    train(load_recipe("tiny-cold-start", changes))
+    weights = tmp_path / "final" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1000])
+    (tmp_path / "final" / "student.json").write_text("{}")
+    train(load_recipe("tiny-cold-start", changes))
+    assert weights.read_bytes() == whole
+    assert not (tmp_path / "final" / "student.json").exists()
+
+
+@pytest.mark.slow
+def test_adapters_alone_are_trained_and_a_stopped_run_goes_on_to_the_same_end(
+    random_model: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+
+    from training.cold_start import cold_start_trainer, train
+    from training.resume import begin
+
+    changes = (*SMALL, f"model.path={random_model}", "model.lora={rank: 4, dropout: 0.0}", "run.save_steps=2")
+    changes += ("optimiser.steps=4", "optimiser.schedule=constant", "optimiser.warmup_steps=0")
+    whole, torn = (load_recipe("tiny-cold-start", (*changes, f"run.out={tmp_path / name}")) for name in "ab")
+    train(whole)
+    begin(torn)
+    trainer = cold_start_trainer(torn)
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("lora_" in name and "language_model" in name for name in trained)
+    trainer.args.max_steps = 3  # stopped a step after a checkpoint
+    trainer.train()
+    train(torn)
+    assert not begin(torn)
+    first, second = (load_file(recipe.run.out / "final" / "adapter_model.safetensors") for recipe in (whole, torn))
+    assert len(first) == len(trained)
+    assert any(np.abs(first[name]).max() > 0 for name in first if "lora_B" in name)  # B starts at zero
+    assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_the_loss_is_taken_on_the_answer_alone(random_model: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Literal
@@ -10,13 +9,20 @@ from typing import Literal
 import cv2
 import numpy as np
 import pytest
+from pair_set_fixtures import change_line, write_set
 
 from differad_edge.engines.vlm.canvas import place
 from differad_edge.engines.vlm.layout import WorkingSize
 from differad_edge.errors import DatasetError, PairsError
 from differad_edge.geometry import from_grid
-from differad_edge.grounding import EVALUATION_PROMPT, TRAINING_PROMPTS, parse_answer, student_format_ok
-from differad_edge.pairs import load_pairs
+from differad_edge.grounding import (
+    EVALUATION_PROMPT,
+    MAX_ANSWER_CHARS,
+    TRAINING_PROMPTS,
+    parse_answer,
+    student_format_ok,
+)
+from differad_edge.pairs import Pair, load_pairs
 from training.data import CanvasSource, PairSource, TinySource, rows, thought_of
 from training.formats import FORMATS, location_name
 from training.preflight import usable_pairs
@@ -24,27 +30,6 @@ from training.rewards_iad import cell_of
 from training.tiny.pairs import difficulty_at, tiny_pair
 
 pytest.importorskip("datasets")
-
-
-def write_set(root: Path, count: int, *, broken: tuple[int, ...] = (), outside: tuple[int, ...] = ()) -> Path:
-    """``count`` pairs of 64x48 px, the even ones NG; the ``broken`` targets are no images."""
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    lines = []
-    for index in range(count):
-        reference = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-        target = reference.copy()
-        target[10:20, 30:50] = (0, 0, 255)
-        cv2.imwrite(str(root / f"r{index}.png"), reference)
-        cv2.imwrite(str(root / f"t{index}.png"), target)
-        if index in broken:
-            (root / f"t{index}.png").write_bytes(b"no image")
-        boxes = [[30, 10, 500 if index in outside else 50, 20], [32, 12, 40, 24]]
-        line = {"id": f"p{index}", "product": "x", "reference": f"r{index}.png", "target": f"t{index}.png"}
-        line |= {"boxes": boxes if index % 2 == 0 else [], "label": "OK" if index % 2 else "NG"}
-        lines.append(json.dumps(line | {"defect_types": [] if index % 2 else ["bent_pin"]}))
-    (root / "pairs.jsonl").write_text("\n".join(lines))
-    return root
 
 
 def test_rows_of_a_pair_set(tmp_path: Path) -> None:
@@ -156,16 +141,33 @@ def test_bad_samples_are_skipped_counted_and_named(tmp_path: Path, caplog: pytes
 
 
 def test_what_a_run_would_stumble_over_is_found_before_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = write_set(tmp_path / "set", 200)
-    lines = (folder / "pairs.jsonl").read_text().splitlines()
-    lines[3] = json.dumps(json.loads(lines[3]) | {"description": "It says <answer> here."})
-    (folder / "pairs.jsonl").write_text("\n".join(lines))
-    strip = json.loads(lines[5])["target"]
-    cv2.imwrite(str(folder / strip), np.zeros((16, 4000, 3), np.uint8))
+    folder = write_set(tmp_path / "set", 300)
+    change_line(folder, 3, description="It says <answer> here.")
+    change_line(folder, 6, defect_types=["bent", "a </type> tag"])
+    cv2.imwrite(str(folder / "t5.png"), np.zeros((16, 4000, 3), np.uint8))
     with caplog.at_level(logging.WARNING):
-        assert len(usable_pairs([folder])) == 198
+        assert len(usable_pairs([folder])) == 297
     assert "line 4: description: " in caplog.text
+    assert "line 7: field 'defect_types' is 'a </type> tag'; allowed: texts without < and >" in caplog.text
     assert "has 4000x16 px, allowed: one side at most 200 times the other" in caplog.text
+
+
+def test_types_too_long_for_a_thought_are_found_before_a_run(tmp_path: Path) -> None:
+    folder = change_line(write_set(tmp_path / "set", 1), 0, defect_types=["x" * MAX_ANSWER_CHARS])
+    with pytest.raises(DatasetError, match=r"line 1: defect_types: .*a thought of 200\d\d characters, allowed: 10000"):
+        usable_pairs([folder])
+
+
+def test_a_check_of_the_run_is_asked_with_the_sizes_of_sound_pairs(tmp_path: Path) -> None:
+    asked = []
+
+    def check(pair: Pair, reference: tuple[int, int], target: tuple[int, int]) -> str | None:
+        asked.append((pair.id, reference, target))
+        return f"{pair.where}: too odd" if pair.id == "p3" else None
+
+    pairs = usable_pairs([write_set(tmp_path / "set", 200, broken=(7,))], check)
+    assert {pair.id for pair in pairs} == {f"p{index}" for index in range(200)} - {"p3", "p7"}
+    assert asked == [(f"p{index}", (64, 48), (64, 48)) for index in range(200) if index != 7]
 
 
 def test_a_set_without_a_usable_pair_says_why(tmp_path: Path) -> None:

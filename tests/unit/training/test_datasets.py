@@ -206,6 +206,8 @@ def test_arguments_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str
         convert("mvtec_ad", source, tmp_path / "out", references=0)
     with pytest.raises(DatasetError, match=r"OUT: got .*, which lies in SOURCE"):
         convert("mvtec_ad", source, source / "out")
+    with pytest.raises(DatasetError, match="nothing: does not exist; expected"):  # though OUT lies beside it
+        convert("mvtec_ad", tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(DatasetError, match="NAME: got 'mvtec', allowed: mvtec_ad, "):
         read_source("mvtec", source, "test")
     with pytest.raises(SystemExit, match="2"):

@@ -128,11 +128,21 @@ def test_a_pixel_value_that_the_list_of_loco_does_not_name_is_bad(
     assert "structural_anomalies/000/000.png: got the pixel value 7, allowed: 0, [250, 254]" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"defect_name": "x"}]'])
-def test_a_broken_list_of_loco_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "expected: a list of objects with defect_name"),
+        ('[{"defect_name": "x"}]', "expected: a list of objects with defect_name"),
+        ('[{"defect_name": "x", "pixel_value": 1e999}]', "expected: a list of objects with defect_name"),
+        ('[{"defect_name": "\\ud800", "pixel_value": 3}]', "allowed: text that UTF-8 can hold"),
+    ],
+)
+def test_a_broken_list_of_loco_is_refused(tmp_path: Path, text: str, message: str) -> None:
     source = write_loco(tmp_path / "set")
     write_text(source / "juice_bottle/defects_config.json", text)
-    with pytest.raises(DatasetError, match=r"defects_config\.json: .*expected: a list of objects with defect_name"):
+    with pytest.raises(DatasetError, match=rf"defects_config\.json: .*{message}"):
         read_source("mvtec_loco", source, "test")
 
 
@@ -174,6 +184,8 @@ def test_visa_splits_by_its_list_and_names_the_types(tmp_path: Path) -> None:
         ("candle,test,anomaly", "candle,test,odd", r"1cls\.csv, line 6: field 'label' is 'odd'"),
         ("candle,test,anomaly", "candle,late,anomaly", r"1cls\.csv, line 6: field 'split' is 'late'"),
         ("candle,test,anomaly", "candle,test", r"1cls\.csv, line 6: "),
+        ("candle,test,anomaly", "c" * 200_000, r"1cls\.csv, line 6: field larger than field limit"),
+        ("object,split", "o" * 200_000, r"1cls\.csv, line 1: field larger than field limit"),
         ("candle/Data/Images/Anomaly", "../Anomaly", r"line 6: got the path '\.\./Anomaly/000\.JPG'"),
     ],
 )
@@ -259,6 +271,8 @@ def test_real_iad_compares_within_a_camera(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("[", r"audiojack\.json: not JSON"),
+        ("[" * 100_000, r"audiojack\.json: not JSON"),
+        ('{"train": [], "test": "\\udfff"}', r"audiojack\.json: holds '\\udfff'; allowed: text that UTF-8 can hold"),
         ("[]", r"audiojack\.json: got list; expected: an object with meta, train and test"),
         ('{"train": []}', r"audiojack\.json: field 'test' is 'None'; expected: a list of images"),
         ('{"train": [], "test": [{"image_path": "x"}]}', r"audiojack\.json, test\[0\]: got .*expected: anomaly_class"),
@@ -411,6 +425,11 @@ def test_coco_boxes(tmp_path: Path) -> None:
         ('"file_name": "gasket/bad.jpg"', '"name": "x"', r"images\[3\] has no 'file_name'"),
         ("gasket/bad.jpg", "../bad.jpg", r"field 'file_name' of image 7: got the path '\.\./bad\.jpg'"),
         ("{", "(", r"annotations\.json: not JSON"),
+        (
+            '"name": "dent"',
+            '"name": "\\ud800"',
+            r"annotations\.json: holds '\\ud800'; allowed: text that UTF-8 can hold",
+        ),
         ('{"id": 7,', '{"id": 2,', r"images\[3\]: field 'id' is 2; allowed: each id once, images\[2\] has it"),
         ('{"id": 2, "name"', '{"id": 1, "name"', r"categories\[1\]: field 'id' is 1; allowed: each id once"),
         ('"categories"', '"deep": ' + "[" * 100_000 + "]" * 100_000 + ', "categories"', r"annotations\.json: not JSON"),

@@ -95,6 +95,34 @@ def test_dagm_labels_only_images_with_a_defect(tmp_path: Path) -> None:
         assert [tuple(box) for pair in pairs for box in pair.boxes] == [BOX]
 
 
+@pytest.mark.parametrize(
+    ("line", "kept", "message"),
+    [
+        ("0002\t1\t0002.PNG\t0\t0002_label.PNG", (2, 1), "says 1 of 0002.PNG, but 0002_label.PNG is missing"),
+        ("0004\t0\t0004.PNG\t0\t0", (3, 0), "says 0 of 0004.PNG, but there is 0004_label.PNG"),
+    ],
+)
+def test_an_image_of_which_list_and_labels_disagree_is_a_bad_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, kept: tuple[int, int], message: str
+) -> None:
+    source = write_dagm(tmp_path / "set")
+    for split in ("Test", "Train"):
+        write_text(source / f"Class1/{split}/Label/Labels.txt", f"1\n{line}\n")
+    pairs = converted("dagm", source, tmp_path / "out")
+    assert labels(pairs) == dict(zip(("OK", "NG"), kept, strict=True))
+    assert f"Labels.txt, line 2: {message}" in capsys.readouterr().err
+    assert all("0002" not in pair.reference.name or kept[0] == 3 for pair in pairs)  # nor is it a reference
+
+
+def test_dagm_is_read_without_its_list_and_not_with_another(tmp_path: Path) -> None:
+    source = write_dagm(tmp_path / "set")
+    (source / "Class1/Test/Label/Labels.txt").unlink()
+    assert labels(converted("dagm", source, tmp_path / "out")) == {"OK": 3, "NG": 1}
+    write_text(source / "Class1/Test/Label/Labels.txt", "1\n0004 yes 0004.PNG\n")
+    with pytest.raises(DatasetError, match=r"Labels\.txt, line 2: got '0004 yes 0004\.PNG'; expected: number, 0 or 1"):
+        read_source("dagm", source, "test")
+
+
 def test_a_label_without_an_image_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     source = write_dagm(tmp_path / "set")
     write_mask(source / "Class1/Test/Label/0009_label.PNG")
@@ -224,6 +252,9 @@ def test_a_list_of_another_form_is_named(tmp_path: Path) -> None:
     source = write_leaper(tmp_path / "set")
     write_json(source / "ImageSets/Patterns/pattern1.json", {"normal": {"train": []}})
     with pytest.raises(DatasetError, match=r"pattern1\.json: field 'normal', 'test' is 'None'; expected: a list"):
+        read_source("zju_leaper", source, "test")
+    write_text(source / "ImageSets/Patterns/pattern1.json", "[" * 100_000)
+    with pytest.raises(DatasetError, match=r"pattern1\.json: not JSON"):
         read_source("zju_leaper", source, "test")
 
 

@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from differad_edge.errors import ConfigError
-from training.plan import GIB, GPUS, Plan, kept_by_a_layer, main, model_shape, parse_gpus, plan, trained_parameters
+from training.lineage import model_shape
+from training.plan import GIB, GPUS, Plan, kept_by_a_layer, main, parse_gpus, plan, trained_parameters
 from training.recipe import LoraRecipe, ModelRecipe, load_recipe, recipe_names
 from training.shapes import KNOWN, QWEN2_VL_2B, QWEN2_VL_7B, QWEN3_VL_2B, Shape, shape_of
 
@@ -255,9 +256,9 @@ def test_the_command_prints_a_plan_and_names_mistakes(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "625 steps" in done.output
     assert "fits" in done.output
-    absent = CliRunner().invoke(app, ["differad-r1-7b"])
+    absent = CliRunner().invoke(app, ["differad-r1-7b", "model.path=runs/mine/final"])
     assert absent.exit_code == 2
-    assert "--model: got 'runs/differad-r1-7b/cold-start/final', allowed" in absent.output
+    assert "--model: got 'runs/mine/final', allowed" in absent.output
     failed = CliRunner().invoke(app, ["differad-r1-7b", "--model", "Nobody/Model-3B"])
     assert failed.exit_code == 2
     assert "Qwen2-VL-7B or Qwen2-VL-2B or Qwen3-VL-2B" in failed.output
@@ -281,6 +282,33 @@ def test_a_student_is_planned_at_its_size() -> None:
     )
 
 
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_command_plans_every_committed_recipe_where_no_checkpoint_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(main)
+    done = CliRunner().invoke(app, [name, "--gpus", "4xA100-80G"])
+    assert done.exit_code == 0, done.output
+    assert "GiB: fits" in done.output
+    assert (" 0.00" if load_recipe(name).data.tiny else " 8.291 billion") in done.output
+
+
+def test_a_result_that_is_not_there_is_like_what_it_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path, student: Path
+) -> None:
+    expected = {"runs/differad-r1-7b/grpo/final": QWEN2_VL_7B, "runs/differad-r1-7b/grpo": QWEN2_VL_7B}
+    expected |= {"runs/iad-r1/grpo/final": QWEN2_VL_7B, "runs/tiny/grpo/final/": model_shape(str(tiny))}
+    expected |= {"runs/tiny/random": model_shape(str(tiny)), "runs/tiny/student-base/final": model_shape(str(student))}
+    monkeypatch.chdir(tmp_path)
+    for path, shape in expected.items():
+        assert model_shape(path) == shape
+    monkeypatch.setattr("training.lineage.TINY", {})
+    with pytest.raises(ConfigError, match="--model: got 'runs/tiny/grpo/final', allowed: a checkpoint folder"):
+        model_shape("runs/tiny/grpo/final")
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
@@ -293,4 +321,42 @@ def test_a_student_is_planned_at_its_size() -> None:
 def test_an_unknown_config_is_named(tmp_path: Path, config: dict[str, Any], named: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=f"does not describe a model of the Qwen-VL family: '{named}'"):
+        model_shape(str(tmp_path))
+
+
+QWEN2 = {
+    "text_config": {
+        "num_hidden_layers": 2,
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "num_key_value_heads": 1,
+        "vocab_size": 99,
+    },
+    "vision_config": {"embed_dim": 8, "mlp_ratio": 4, "depth": 2, "patch_size": 14},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[]", "got list, allowed: an object"),
+        ("null", "got NoneType, allowed: an object"),
+        ("{", "Expecting property name"),
+        ("[" * 100_000, "recursion"),
+        ({"vision_config": []}, "vision_config: got '\\[\\]', allowed: an object"),
+        ({"text_config": "big"}, "text_config: got 'big', allowed: an object"),
+        ({"text_config": {"hidden_size": "3584"}}, "hidden_size: got '3584', allowed: a whole number from 1"),
+        ({"text_config": {"num_attention_heads": 0}}, "num_attention_heads: got '0', allowed: a whole number from 1"),
+        ({"text_config": {"vocab_size": 10**400}}, "vocab_size: got '1000"),
+        ({"vision_config": {"mlp_ratio": None}}, "mlp_ratio: got 'None', allowed: a number above 0"),
+        ({"vision_config": {"patch_size": 14.0}}, "patch_size: got '14.0', allowed: a whole number"),
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path: Path, text: Any, named: str) -> None:
+    if isinstance(text, dict):
+        broken = {name: QWEN2[name] | part if isinstance(part, dict) and part else part for name, part in text.items()}
+        text = json.dumps(QWEN2 | broken)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=f"does not describe a model of the Qwen-VL family: .*{named}"):
         model_shape(str(tmp_path))

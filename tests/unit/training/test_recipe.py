@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from differad_edge.errors import ConfigError
+from training.evaluate import TINY_SEED
 from training.recipe import DEEPSPEED, Recipe, load_recipe, recipe_names
 from training.reward_functions import reward_set
+from training.tiny.pairs import HELD_OUT_SEED
 
 NAMES = recipe_names()
 
@@ -91,11 +93,27 @@ def test_changes_from_the_command_line() -> None:
         (["rollout.backend=vllm-server", "rollout.server_url=nonsense"], "rollout.server_url: got 'nonsense'"),
         (["data.tiny.ramp_start=0.9", "data.tiny.ramp_end=0.1"], "ramp_end: got 0.1, allowed: at least"),
         (["grpo.loss=bnpo"], "grpo.loss: got 'bnpo'"),
-        (["reward.kind=student"], "reward.kind 'student' with data.answers 'difference-fixed': both or none"),
+        (["reward.kind=student"], "got 'difference-fixed', allowed with reward.kind 'student': 'student'"),
+        (["data.answers=student"], "allowed with reward.kind 'difference': 'difference' or 'difference-fixed'"),
+        (["reward.kind=lr-iad"], "data.answers: got 'difference-fixed', allowed with reward.kind 'lr-iad': 'lr-iad'"),
+        (["data.answers=iad-r1"], "data.answers: got 'iad-r1', allowed with reward.kind 'difference'"),
+        (["run.seed=1000003"], "run.seed: got 1000003, allowed with data.tiny: any but that of its held-out pairs"),
+        (["run.out=~nouser/x"], "run.out: got '~nouser/x', allowed: a folder; "),
+        (["run.out=''"], "run.out: got '', allowed: a folder"),
+        (["run.out="], "run.out: got None"),
+        (["model.path=''"], "model.path: got ''"),
+        (["name='  '"], "name: got '  '"),
+        (["data.workers=257"], "data.workers: got 257"),
+        (["run.out=" + "[" * 3000], r"change: 'run.out=\[+' has a value that is not YAML"),
+        (["run.seed=" + "9" * 5000], "change: 'run.seed=9+' has a value that is not YAML"),
+        (["run.out=2001-99-99"], "has a value that is not YAML"),
         (["model.size_px=[64, 64]"], "model.size_px: allowed with data.answers 'student' alone"),
-        (["reward.kind=iad-r1"], "grpo.resample: got true, allowed with reward.kind 'iad-r1': false"),
         (
-            ["reward.kind=lr-iad", "grpo.resample=false", "grpo.difficulty_weight=false"],
+            ["reward.kind=iad-r1", "data.answers=iad-r1"],
+            "grpo.resample: got true, allowed with .* 'iad-r1': false",
+        ),
+        (
+            ["reward.kind=lr-iad", "data.answers=lr-iad", "grpo.resample=false", "grpo.difficulty_weight=false"],
             "grpo.scale_rewards: got 'group', allowed with reward.kind 'lr-iad': 'none'",
         ),
     ],
@@ -117,6 +135,22 @@ def test_unknown_recipes_and_wrong_stages_are_named(tmp_path: Path) -> None:
     file.write_text("base: nothing\n")
     with pytest.raises(ConfigError, match="base is 'nothing'"):
         load_recipe(str(file))
+    file.write_text(f"base: {'n' * 5000}\n")
+    with pytest.raises(ConfigError, match="base is 'nnn"):
+        load_recipe(str(file))
+    for name in ("n" * 5000, "n" * 5000 + ".yaml", "a\0b"):
+        with pytest.raises(ConfigError, match="recipe: got '"):
+            load_recipe(name)
+
+
+def test_a_cold_start_answers_as_it_likes() -> None:
+    assert load_recipe("tiny-cold-start", ["data.answers=iad-r1"]).data.answers == "iad-r1"
+
+
+def test_held_out_pairs_are_those_that_checkpoints_are_asked_for() -> None:
+    assert TINY_SEED == HELD_OUT_SEED
+    recipe = load_recipe("differad-r1-7b", [f"run.seed={HELD_OUT_SEED}"])
+    assert recipe.run.seed == HELD_OUT_SEED  # of a run on real pairs
 
 
 def test_trained_weights_are_held_where_small_steps_count() -> None:

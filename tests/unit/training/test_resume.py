@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from differad_edge.errors import TrainingError
 from training.recipe import Recipe, load_recipe
-from training.resume import begin, last_checkpoint
+from training.resume import RECIPE_FILE, begin, last_checkpoint
 
 
 def recipe(out: Path, *changes: str) -> Recipe:
@@ -30,9 +30,18 @@ def checkpoint(out: Path, step: int) -> Path:
     return folder
 
 
+def finished(out: Path) -> Path:
+    """The weights of a finished run."""
+    begin(recipe(out))
+    (out / "final").mkdir()
+    save_file({"w": np.zeros(30, np.float32)}, out / "final" / "model.safetensors")
+    return out / "final" / "model.safetensors"
+
+
 def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert begin(recipe(out))
+    checkpoint(out, 2)
     assert begin(recipe(out, "run.log_steps=3", "data.workers=0"))  # changes nothing of what is learnt
     with pytest.raises(TrainingError, match=r"optimiser\.learning_rate: 0\.001 there, 0\.5 now"):
         begin(recipe(out, "optimiser.learning_rate=0.5"))
@@ -40,11 +49,68 @@ def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
         begin(load_recipe("tiny-grpo", (f"run.out={out}",)))
 
 
-def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+def test_a_start_that_failed_leaves_the_folder_free(tmp_path: Path) -> None:
+    assert begin(recipe(tmp_path, "optimiser.learning_rate=0.5"))
+    assert begin(recipe(tmp_path))
+    checkpoint(tmp_path, 2)
+    assert begin(recipe(tmp_path))
+    with pytest.raises(TrainingError, match=r"learning_rate: 0\.001 there, 0\.5 now"):
+        begin(recipe(tmp_path, "optimiser.learning_rate=0.5"))
+
+
+def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path: Path) -> None:
     begin(recipe(tmp_path))
-    (tmp_path / "final").mkdir()
-    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "final" / "model.safetensors")
+    checkpoint(tmp_path, 2)
+    file = tmp_path / RECIPE_FILE
+    older = json.loads(file.read_text())
+    del older["optimiser"]["max_grad_norm"], older["rollout"], older["data"]["tiny"]["hardest"]
+    file.write_text(json.dumps(older))
+    assert begin(recipe(tmp_path))
+    with pytest.raises(TrainingError, match=r"optimiser\.max_grad_norm: 1\.0 there, 2\.0 now"):
+        begin(recipe(tmp_path, "optimiser.max_grad_norm=2"))
+    older["optimiser"]["momentum"] = 0.9  # gone since then
+    file.write_text(json.dumps(older))
+    with pytest.raises(TrainingError, match=r"optimiser\.momentum: 0\.9 there, None now"):
+        begin(recipe(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"run": 3}', "[" * 5000])
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    checkpoint(tmp_path, 2)
+    (tmp_path / RECIPE_FILE).write_text(text)
+    with pytest.raises(TrainingError, match=r"run\.out: "):
+        begin(recipe(tmp_path))
+
+
+def test_a_finished_run_is_left_alone_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    finished(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert not begin(recipe(tmp_path))
+    assert f"{tmp_path} is finished already" in caplog.text
+
+
+def test_a_torn_result_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = finished(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with caplog.at_level(logging.WARNING):
+        assert begin(recipe(tmp_path))
+    assert "final is not complete and made again: model.safetensors is torn" in caplog.text
+    weights.unlink()
+    assert begin(recipe(tmp_path))
+
+
+def test_a_result_in_several_files_needs_all_of_them(tmp_path: Path) -> None:
+    weights = finished(tmp_path)
+    parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for part in parts:
+        (weights.parent / part).write_bytes(weights.read_bytes())
+    weights.unlink()
+    assert begin(recipe(tmp_path))  # without an index nothing can be loaded
+    index = {"weight_map": {"a": parts[0], "b": parts[1]}}
+    (weights.parent / "model.safetensors.index.json").write_text(json.dumps(index))
     assert not begin(recipe(tmp_path))
+    (weights.parent / parts[1]).unlink()
+    assert begin(recipe(tmp_path))
 
 
 def test_a_folder_of_unknown_origin_is_refused(tmp_path: Path) -> None:

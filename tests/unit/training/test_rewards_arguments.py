@@ -71,15 +71,21 @@ class TestArguments:
         with pytest.raises(TrainingError, match=message):
             dual_consistency(pred, gt)  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan, math.inf, "0.6", None])
+    @pytest.mark.parametrize("alpha", [-0.1, 1.1, math.nan, math.inf, "0.6", None, True, [0.6]])
     def test_alpha(self, alpha: object) -> None:
         with pytest.raises(TrainingError, match=r"alpha: got .* allowed: 0 to 1"):
             dual_consistency(GT, GT, alpha=alpha)  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("mode", ["eq7", "", None])
+    @pytest.mark.parametrize("mode", ["eq7", "", None, np.array(["released", "paper_eq7"]), ["released"]])
     def test_mode(self, mode: object) -> None:
         with pytest.raises(TrainingError, match=r"mode: got .* allowed: 'released' or 'paper_eq7'"):
             dual_consistency(GT, GT, mode=mode)  # type: ignore[arg-type]
+
+    def test_a_tensor_that_wants_gradients_is_named(self) -> None:
+        torch = pytest.importorskip("torch")
+        with pytest.raises(TrainingError, match=r"pred: got .* allowed: an array of numbers"):
+            dual_consistency(torch.zeros(2, 4, requires_grad=True), GT)
+        assert dual_consistency(torch.tensor([GT]), GT).tolist() == [1.0]
 
 
 class TestRegistry:

@@ -69,7 +69,7 @@ class TestDifficultyWeight:
         assert difficulty_weight(better) <= difficulty_weight(group) + 1e-12
         assert difficulty_weight(group[::-1]) == pytest.approx(difficulty_weight(group), abs=1e-12)
 
-    @pytest.mark.parametrize("tau", [-0.1, 1.5, math.nan, "0.3", None])
+    @pytest.mark.parametrize("tau", [-0.1, 1.5, math.nan, "0.3", None, True, [0.3]])
     def test_tau(self, tau: object) -> None:
         with pytest.raises(TrainingError, match=r"tau: got .* allowed: 0 to 1"):
             difficulty_weight([0.1], tau)  # type: ignore[arg-type]

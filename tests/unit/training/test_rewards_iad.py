@@ -140,6 +140,10 @@ class TestAccuracy:
             accuracy_reward([YES], [], ["dent"])
         with pytest.raises(TrainingError, match=r"locations: row 1 is 'somewhere', allowed: upper, middle, lower and"):
             accuracy_reward([NO, NO], [None, "somewhere"], [None, "dent"])
+        with pytest.raises(TrainingError, match="locations: row 0 is 3, allowed: upper"):
+            accuracy_reward([NO], [3], ["dent"])  # type: ignore[list-item]
+        with pytest.raises(TrainingError, match="types: row 1 is 5, allowed: a text, or None"):
+            accuracy_reward([NO, YES], [None, None], ["dent", 5])  # type: ignore[list-item]
 
 
 class TestLocation:
@@ -278,8 +282,12 @@ class TestFocal:
         assert 0.0 <= min(found, passed) <= max(found, passed) <= 1.0
         assert (found >= passed) if share <= 0.5 else (found <= passed)
 
-    @pytest.mark.parametrize("field", ["alpha", "gamma", "defect_share"])
-    @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "1"])
+    def test_a_right_answer_is_worth_f(self) -> None:
+        config = FocalConfig(alpha=2.0, gamma=2.0, defect_share=0.2, f=0.5)
+        assert focal_reward([self.BARE_YES, NO], [True, True], config).tolist() == pytest.approx([0.64, 0.0], abs=1e-12)
+
+    @pytest.mark.parametrize("field", ["alpha", "gamma", "defect_share", "f"])
+    @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "1", True])
     def test_bad_values(self, field: str, value: object) -> None:
         with pytest.raises(TrainingError, match=rf"{field}: got .* allowed: "):
             FocalConfig(**{field: value})  # type: ignore[arg-type]
