@@ -75,7 +75,7 @@ def test_the_plan_is_printed_stage_by_stage() -> None:
         (["logits.weight=2"], "logits.weight"),
         (["speed=1"], "speed"),
         (["model.size_px=[1,1]"], "size_px"),
-        (["grpo.reward.kind=difference"], "both or none"),
+        (["grpo.reward.kind=difference"], "got 'student', allowed with reward.kind 'difference'"),
         (["grpo.optimiser.batch=3"], "no multiple"),
     ],
 )

@@ -122,5 +122,5 @@ def test_a_server_that_gives_fewer_answers_is_named(server: str) -> None:
 
 
 def test_a_server_without_the_model_is_named(server: str) -> None:
-    with pytest.raises(EngineServerError, match="got 'other', allowed on .*: teacher-7b"):
+    with pytest.raises(EngineServerError, match=r"got .other., allowed on .*: teacher-7b"):
         teacher_of(TeacherConfig(model="other", server=server))
