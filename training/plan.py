@@ -18,6 +18,20 @@ from training.recipe import LoraRecipe, Recipe, load_recipe
 from training.shapes import Shape
 from training.tiny.model import SIDE_PX as TINY_SIDE_PX
 
+__all__ = [
+    "GIB",
+    "GPUS",
+    "Gpu",
+    "Plan",
+    "kept_by_a_layer",
+    "main",
+    "model_shape",
+    "parse_gpus",
+    "plan",
+    "report",
+    "trained_parameters",
+]
+
 
 class Gpu(NamedTuple):
     """``memory_gib`` usable by a process, dense bf16 ``tflops`` and memory ``bandwidth_gbs``, from the data sheets."""
