@@ -29,6 +29,7 @@ from differad_edge.grounding import GridBox
 from differad_edge.pairs import Pair
 from distill.decisions import OUTCOMES, RANKS, student_decisions
 from distill.labelling import LABELS_FILE
+from training.context import context_of
 from training.data import ZERO_BOX, CanvasSource, PairSource, rows
 from training.launch import adapters, load_model, run_arguments, set_up
 from training.preflight import usable_pairs
@@ -122,7 +123,7 @@ def logit_trainer(recipe: Recipe, weight: float) -> SFTTrainer:
     labels: dict[str, Soft] = {}
     for folder in recipe.data.pair_sets:
         labels |= read_labels(folder)
-    pairs = usable_pairs(recipe.data.pair_sets)
+    pairs = usable_pairs(recipe.data.pair_sets, context_of(recipe))
     soft = soft_targets(pairs, labels)
     table = rows(CanvasSource(PairSource(pairs), size), answers="student", seed=recipe.run.seed)
     question = question_of(
