@@ -6,12 +6,12 @@ read from a set's ``set.json`` (``"licence"``); where a set states none, the car
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from differad_edge.engines.vlm.exported import sha256_of
 from differad_edge.grounding import PROMPT_VERSION
 from differad_edge.pairs import PAIRS_FILE, SET_FILE
 from distill.labelling import TEACHER_FILE
@@ -82,7 +82,7 @@ def card_text(folder: Path, report: Mapping[str, Any], recipe: MigrateRecipe) ->
             "",
             "| file | bytes | SHA-256 |",
             "|---|---|---|",
-            *(f"| {file.name} | {file.stat().st_size} | `{_sha256(file)}` |" for file in _files(folder)),
+            *(f"| {file.name} | {file.stat().st_size} | `{sha256_of(file)}` |" for file in _files(folder)),
             "",
         ]
     )
@@ -96,7 +96,7 @@ def _data(recipe: MigrateRecipe) -> Iterator[str]:
         file = folder / PAIRS_FILE
         count = sum(bool(line.strip()) for line in file.read_text(encoding="utf-8").splitlines())
         held_out = "; held out, not learnt from" if folder in recipe.held_out else ""
-        yield f"| {folder.name} | {count} | `{_sha256(file)}` | {_licence(folder)} | {_labels(folder)}{held_out} |"
+        yield f"| {folder.name} | {count} | `{sha256_of(file)}` | {_licence(folder)} | {_labels(folder)}{held_out} |"
 
 
 def _licence(folder: Path) -> str:
@@ -142,11 +142,3 @@ def _object(file: Path) -> dict[str, Any]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name != CARD)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

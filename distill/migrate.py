@@ -13,13 +13,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from differad_edge.errors import DifferadError
 from distill.recipe import MigrateRecipe, Stage, load_migrate_recipe, migrate_recipe_names
 from distill.report import write_report
 from distill.whole import whole_checkpoint
 from training.cold_start import train as train_cold_start
 from training.grpo import train as train_grpo
-from training.launch import check_processes
+from training.launch import check_processes, told
 from training.resume import begin, run
 
 __all__ = ["migrate", "train_stage"]
@@ -55,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(f"{_USAGE}\nrecipes: {', '.join(migrate_recipe_names())}")
         return 0 if words else 2
-    try:
+
+    def work() -> None:
         recipe = load_migrate_recipe(words[0], words[1:])
         if len(words) == len(arguments):
             check_processes(recipe.run, "distill.migrate")
@@ -64,13 +64,8 @@ def main(arguments: Sequence[str]) -> int:
             print(write_report(recipe))
         elif os.environ.get("RANK", "0") == "0":
             print(f"trained; now: python -m distill.migrate {' '.join(words)} --report")
-    except DifferadError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+
+    return told(work)
 
 
 def _wait_for_all() -> None:

@@ -146,10 +146,19 @@ def main(stage: str, train: Callable[[Recipe], None]) -> int:
     if name in ("-h", "--help"):
         print(usage)
         return 0
-    try:
+
+    def work() -> None:
         recipe = load_recipe(name, changes, stage=stage)
         check_processes(recipe.run, f"training.{recipe.stage.replace('-', '_')}")
         train(recipe)
+
+    return told(work)
+
+
+def told(work: Callable[[], None]) -> int:
+    """Do ``work``: 0; 2 with a line on stderr for what cannot be run; 130 when it was stopped."""
+    try:
+        work()
     except DifferadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
