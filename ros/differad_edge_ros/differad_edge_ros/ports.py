@@ -8,10 +8,9 @@ from typing import Any
 import rclpy.task
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
@@ -36,6 +35,8 @@ from differad_edge_ros.waiting import Job
 __all__ = ["Ports"]
 
 _RESULTS_KEPT = 100
+_IMAGES_KEPT = 10  # the sensor data profile with room for what arrives while a service or a busy machine holds us up
+_UNNUMBERED = 2**63  # a middleware that does not number says so with the largest number
 _DIAGNOSTICS_S = 1.0
 
 
@@ -46,6 +47,7 @@ class Ports:
         self.node = node
         self.cell = Cell(self._settings, self._publish, on_change=self._changed)
         self._images: Any = None
+        self._last_number: int | None = None
         self._declare()
         self._messages = optional_package("differad_edge_msgs", "msg")
         self._vision = optional_package("vision_msgs", "msg")
@@ -125,22 +127,28 @@ class Ports:
                 CompressedImage if compressed else ImageMessage,
                 "image/compressed" if compressed else "image",
                 self._on_image,
-                qos_profile_sensor_data,
-                event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
+                QoSProfile(depth=_IMAGES_KEPT, reliability=ReliabilityPolicy.BEST_EFFORT),
             )
+            self._last_number = None
         elif not wanted and self._images is not None:
             self.node.destroy_subscription(self._images)
             self._images = None
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: Any, info: Any) -> None:
+        self._count_lost(info["publication_sequence_number"])
         stamp = stamp_of(message.header)
         age_ms = None
         if self.cell.settings.max_age_ms > 0:
             age_ms = (self.node.get_clock().now().nanoseconds - (stamp[0] * 10**9 + stamp[1])) / 1e6
         self.cell.arrive(message, stamp, message.header.frame_id, age_ms)
 
-    def _on_lost(self, event: Any) -> None:
-        self.cell.lost(event.total_count_change)
+    def _count_lost(self, number: int | None) -> None:
+        """The camera's messages are numbered: this counts what the network lost and what the queues of DDS let go."""
+        if number is None or number >= _UNNUMBERED:
+            return
+        last, self._last_number = self._last_number, number
+        if last is not None and number > last + 1:  # a smaller one is another camera's, or a restarted one's
+            self.cell.lost(number - last - 1)
 
     def _publish(self, outcome: Outcome, job: Job, image: Image | None) -> None:
         """In the inspecting thread. What somebody acts on goes first, the picture for people last."""
