@@ -56,16 +56,23 @@ def image_message(pixels: NDArray[np.uint8], number: int, encoding: str = "bgr8"
     )
 
 
+def environment(messages: Path | None, *paths: Path) -> dict[str, str]:
+    """For a process that imports from ``paths``; ``messages``: where message packages were built."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    found = [str(path) for path in paths]
+    if messages is not None:
+        found += [str(path) for path in messages.glob("lib/python*/site-packages")]
+        # The wheels have put their own folders there, and need them.
+        env["LD_LIBRARY_PATH"] = os.pathsep.join([str(messages / "lib"), os.environ.get("LD_LIBRARY_PATH", "")])
+    env["PYTHONPATH"] = os.pathsep.join(found)
+    return env
+
+
 class NodeProcess:
     """One node in a process of its own. ``params``: its parameters."""
 
     def __init__(self, params: Mapping[str, Any], *arguments: str, messages: Path | None = None) -> None:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        paths = [str(ROOT / "ros" / "differad_edge_ros")]
-        if messages is not None:
-            paths += [str(path) for path in messages.glob("lib/python*/site-packages")]
-            env["LD_LIBRARY_PATH"] = str(messages / "lib")
-        env["PYTHONPATH"] = os.pathsep.join(paths)
+        env = environment(messages, ROOT / "ros" / "differad_edge_ros")
         given = [part for name, value in params.items() for part in ("-p", f"{name}:={json.dumps(value)}")]
         command = [sys.executable, "-m", "differad_edge_ros.node", *arguments, "--ros-args", *given]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

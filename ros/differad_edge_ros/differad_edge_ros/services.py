@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from std_srvs.srv import Trigger
 
 from differad_edge import DifferadError
@@ -31,17 +32,19 @@ class Services:
         self._cell = ports.cell
         self._messages = messages
         node = ports.node
+        # A callback that waits keeps its group: in the node's own one, images would have to wait with it.
+        group = ReentrantCallbackGroup()
         if messages is None:
             self._served = [
-                node.create_service(Trigger, "~/inspect", self._inspect_latest),
-                node.create_service(Trigger, "~/register", self._register_next),
+                node.create_service(Trigger, "~/inspect", self._inspect_latest, callback_group=group),
+                node.create_service(Trigger, "~/register", self._register_next, callback_group=group),
             ]
             return
         kinds = optional_package("differad_edge_msgs", "srv")
         self._served = [
-            node.create_service(kinds.Inspect, "~/inspect", self._inspect),
-            node.create_service(kinds.Register, "~/register", self._register),
-            node.create_service(kinds.SelectProduct, "~/select_product", self._select),
+            node.create_service(kinds.Inspect, "~/inspect", self._inspect, callback_group=group),
+            node.create_service(kinds.Register, "~/register", self._register, callback_group=group),
+            node.create_service(kinds.SelectProduct, "~/select_product", self._select, callback_group=group),
         ]
 
     async def _inspect(self, request: Any, response: Any) -> Any:
