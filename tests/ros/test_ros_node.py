@@ -54,16 +54,16 @@ def test_every_image_at_10_hz_gets_one_result_in_order(cell: Cell, size: tuple[i
     for number in range(count):
         cell.images.publish(image_message(numbered(number, size), number, frame_id=f"camera-{number}"))
         cell.spin_for(max(0.0, begun_s + (number + 1) / 10 - time.monotonic()))
-    lost = 0  # best effort: on a busy machine an image may be lost on the way, and then the next result says so
-    cell.until(lambda: cell.records and cell.records[-1]["stamp"] == stamp_list(count - 1))
-    cell.spin_for(0.5)
-    for record in cell.records:
-        assert {drop["cause"] for drop in record["dropped"]} <= {"lost-on-the-way"}
-        lost += sum(drop["count"] for drop in record["dropped"])
+    cell.until(lambda: cell.records)
+    cell.spin_for(2.0)
+    # Best effort: on a busy machine images may be lost, and then the next result says so. What came before the first
+    # that arrived nobody can count.
     published = [stamp_list(number) for number in range(count)]
-    assert stamps(cell.records) == [stamp for stamp in published if stamp in stamps(cell.records)]
-    assert len(cell.records) + lost == count
-    assert lost <= count // 2
+    arrived = [published.index(record["stamp"]) for record in cell.records]
+    lost = sum(drop["count"] for record in cell.records for drop in record["dropped"])
+    assert arrived == sorted(set(arrived))
+    assert arrived[-1] - arrived[0] + 1 <= len(arrived) + lost <= count - arrived[0]
+    assert len(arrived) >= count // 2
     assert all(record["frame_id"] == f"camera-{published.index(record['stamp'])}" for record in cell.records)
     assert [record["sequence"] for record in cell.records] == list(range(1, len(cell.records) + 1))
     assert {(record["verdict"], record["reason"]) for record in cell.records} == {("UNDECIDED", "rehearsal")}

@@ -177,7 +177,8 @@ class Cell:
         with self._guard:
             self._wanted.append(future)
         try:
-            return picture_of(future.result(timeout_s), "the image to register").copy()
+            image: Image = picture_of(future.result(timeout_s), "the image to register").copy()
+            return image
         except FutureTimeout as error:
             raise CameraTimeoutError(f"timeout_s: no image arrived within {timeout_s:g} s") from error
         finally:
