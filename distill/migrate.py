@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from differad_edge.pairs import load_pairs
 from distill.recipe import MigrateRecipe, Stage, load_migrate_recipe, migrate_recipe_names
 from distill.report import write_report
 from distill.whole import whole_checkpoint
@@ -27,7 +28,9 @@ _USAGE = "usage: python -m distill.migrate RECIPE [key=value ...] [--report]"
 
 
 def migrate(recipe: MigrateRecipe) -> None:
-    """Run the stages that are not finished; raises TrainingError, DatasetError and ConfigError as they do."""
+    """Run the stages that are not finished; raises PairsError, TrainingError, DatasetError and ConfigError."""
+    for folder in recipe.held_out:
+        load_pairs(folder)  # hours of training are not to end at a path that was wrong
     for stage in recipe.stages():
         print(f"{recipe.name}: {stage.name}", file=sys.stderr)
         train_stage(stage)

@@ -91,8 +91,10 @@ def test_mistakes_on_the_command_line_are_named(capsys: pytest.CaptureFixture[st
     assert main(["--help"]) == 0
     assert main(["nobody"]) == 2
     assert "recipe: got 'nobody', allowed" in capsys.readouterr().err
-    assert main(["tiny", "pair_sets=[nowhere]", "model.path=nowhere"]) == 2
+    assert main(["tiny", "pair_sets=[nowhere]", "model.path=nowhere", "held_out=[]"]) == 2
     assert "error: " in capsys.readouterr().err
+    assert main(["tiny", "held_out=[nowhere]"]) == 2  # before anything is trained
+    assert "error: nowhere: not a folder" in capsys.readouterr().err
     assert main(["tiny", "--report"]) == 2
     assert "not there yet; train first" in capsys.readouterr().err
 
