@@ -13,7 +13,14 @@ from importlib.metadata import entry_points
 
 from differad_edge.errors import ConfigError, DifferadError, OutputError
 from differad_edge.outputs.base import LineControl, Output, Record
-from differad_edge.outputs.settings import ModbusSettings, MqttSettings, OutputSettings, PluginSettings, WebhookSettings
+from differad_edge.outputs.settings import (
+    ModbusSettings,
+    MqttSettings,
+    OpcUaSettings,
+    OutputSettings,
+    PluginSettings,
+    WebhookSettings,
+)
 
 __all__ = ["ENTRY_POINT_GROUP", "LineControl", "Output", "Record", "create_output"]
 
@@ -45,6 +52,10 @@ def _built_in(settings: OutputSettings, line: LineControl) -> Output | None:
         from differad_edge.outputs.modbus.server import ModbusOutput
 
         return ModbusOutput(settings, line)
+    if isinstance(settings, OpcUaSettings):
+        from differad_edge.outputs.opcua.server import OpcUaOutput
+
+        return OpcUaOutput(settings, line)
     return None
 
 

@@ -13,7 +13,15 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, field_validator, 
 
 from differad_edge.config import ConfigModel
 
-__all__ = ["AnyOutputSettings", "ModbusSettings", "MqttSettings", "OutputSettings", "PluginSettings", "WebhookSettings"]
+__all__ = [
+    "AnyOutputSettings",
+    "ModbusSettings",
+    "MqttSettings",
+    "OpcUaSettings",
+    "OutputSettings",
+    "PluginSettings",
+    "WebhookSettings",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
@@ -29,6 +37,13 @@ def _plain_name(value: str) -> str:
 def _variable(value: str | None) -> str | None:
     if value is not None and not _VARIABLE.fullmatch(value):
         raise ValueError("the name of an environment variable, which holds the secret")
+    return value
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("HOST:PORT such as 127.0.0.1:5020")
     return value
 
 
@@ -161,13 +176,7 @@ class ModbusSettings(OutputSettings):
     gap_ms: Annotated[float, Field(ge=0, le=60_000)] = 20.0
     """Without the handshake: how long they are off before the next result."""
 
-    @field_validator("address")
-    @classmethod
-    def _host_and_port(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ValueError("HOST:PORT such as 127.0.0.1:5020")
-        return value
+    _address = field_validator("address")(_host_and_port)
 
     @field_validator("clients")
     @classmethod
@@ -190,6 +199,35 @@ class ModbusSettings(OutputSettings):
         return self
 
 
+class OpcUaSettings(OutputSettings):
+    """An OPC UA server with the station's state, its results, and methods: see docs/OUTPUTS.md for its nodes."""
+
+    type: Literal["opcua"]
+    name: str = "opcua"
+    address: str = "127.0.0.1:4840"
+    """"host:port" to listen at."""
+    certificate: Path | None = None
+    private_key: Path | None = None
+    """Of the server, made by `differad-edge certificate`; then nothing but Basic256Sha256, signed and encrypted."""
+    trusted: Path | None = None
+    """Folder with the certificates of the clients that may connect."""
+    handshake: bool = False
+    """The next result is shown after a client has acknowledged this one."""
+
+    _address = field_validator("address")(_host_and_port)
+
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> OpcUaSettings:
+        given = [one is not None for one in (self.certificate, self.private_key, self.trusted)]
+        if any(given) and not all(given):
+            raise ValueError("certificate, private_key and trusted together, or none of them")
+        if not all(given) and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
+            raise ValueError(f"address {self.address} only with certificates, or a loopback address")
+        if self.durable and not self.handshake:
+            raise ValueError("durable only with the handshake: nothing else confirms a result")
+        return self
+
+
 class PluginSettings(OutputSettings):
     """An output of another package, by its entry point of the group ``differad_edge.outputs``."""
 
@@ -209,11 +247,12 @@ def _type_of(value: object) -> str | None:
 AnyOutputSettings = Annotated[
     Annotated[MqttSettings, Tag("mqtt")]
     | Annotated[ModbusSettings, Tag("modbus")]
+    | Annotated[OpcUaSettings, Tag("opcua")]
     | Annotated[WebhookSettings, Tag("webhook")]
     | Annotated[PluginSettings, Tag("plugin")],
     Discriminator(
         _type_of,
         custom_error_type="output_type",
-        custom_error_message="settings of an output with a type: mqtt, modbus, webhook or plugin",
+        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, webhook or plugin",
     ),
 ]

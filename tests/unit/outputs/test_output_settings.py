@@ -24,10 +24,11 @@ def test_every_kind_with_what_it_needs() -> None:
     found = parsed(
         {"type": "mqtt", "host": "broker", "tls": True},
         {"type": "modbus"},
+        {"type": "opcua"},
         HOOK,
         {"type": "plugin", "plugin": "lamp"},
     ).outputs
-    assert [output.name for output in found] == ["mqtt", "modbus", "webhook", "plugin"]
+    assert [output.name for output in found] == ["mqtt", "modbus", "opcua", "webhook", "plugin"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,9 @@ def test_every_kind_with_what_it_needs() -> None:
         ({"type": "modbus", "handshake": False, "durable": True}, "durable only with the handshake"),
         ({"type": "modbus", "handshake": False, "hold_ms": 0}, "a hold_ms above 0"),
         ({"type": "modbus", "address": "here"}, "HOST:PORT"),
+        ({"type": "opcua", "address": "0.0.0.0:4840"}, "only with certificates, or a loopback address"),
+        ({"type": "opcua", "certificate": "c.der"}, "certificate, private_key and trusted together"),
+        ({"type": "opcua", "durable": True}, "durable only with the handshake"),
     ],
 )
 def test_what_is_refused(output: dict[str, Any], message: str) -> None:
