@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from line_fakes import Bench, ManualCamera, ScriptedInspector, picture, running, until
 
+from differad_edge.cameras import CameraInfo
 from differad_edge.errors import CameraLostError, CameraNotFoundError, RefusedError, TornFrameError
 from differad_edge.images import Image
 from differad_edge.results import Verdict
@@ -302,6 +303,48 @@ def test_a_silent_live_camera_is_opened_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, camera={"source": "manual:", "read_timeout_ms": 50, "reconnect_min_ms": 5})
     with running(bench):
         until(lambda: bench.camera.openings >= 3)
+
+
+def test_a_camera_that_waits_for_its_signal_may_be_silent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, camera={"source": "manual:", "read_timeout_ms": 20, "reconnect_min_ms": 5})
+    bench.camera.info = CameraInfo("manual", "manual:", "manual-1", live=True, triggered=True)
+    with running(bench):
+        ready(bench)
+        time.sleep(0.2)
+        bench.camera.push()
+        assert bench.wait_for(1)[0].is_ok
+    assert bench.camera.openings == 1
+    assert bench.events("camera") == ["camera-connected"]
+
+
+def test_a_camera_that_nobody_wants_a_frame_of_is_asked_whether_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("differad_edge.runtime.capture._CHECK_S", 0.02)
+    bench = Bench(tmp_path, **ON_REQUEST)
+    bench.camera = camera = CheckedCamera(live=False)
+    with running(bench):
+        ready(bench)
+        until(lambda: camera.checks >= 2)
+        camera.there = False
+        camera.refuse_opening = CameraNotFoundError("unplugged")
+        until(lambda: not bench.station.readiness.camera_connected)
+        assert not bench.station.readiness.accepting
+        camera.there, camera.refuse_opening = True, None
+        ready(bench)
+        camera.push()
+        bench.station.accept("request")
+        assert bench.wait_for(1)[0].is_ok
+
+
+class CheckedCamera(ManualCamera):
+    checks = 0
+    there = True
+
+    def check(self) -> None:
+        self.checks += 1
+        if not self.there:
+            raise CameraLostError("unplugged")
 
 
 def test_a_camera_that_is_absent_at_the_start_is_waited_for(tmp_path: Path) -> None:
