@@ -165,7 +165,7 @@ class _Streaming:
         if captured_ns is None:
             captured_ns = arrived_ns
         fault = None if fault is None else f"camera {self._source!r}: {fault}"
-        return Grabbed(image, captured_ns, utc_now(arrived_ns - captured_ns), name, skipped, fault)
+        return Grabbed(image, captured_ns, utc_now(time.monotonic_ns() - captured_ns), name, skipped, fault)
 
     def release(self) -> None:
         self._device.release()
