@@ -65,7 +65,7 @@ class AravisDevice:
             self._camera = Aravis.Camera.new(device_id)
         self._stream: Any = None
         try:
-            with _aravis(source, "cannot be set up", CameraNotFoundError):
+            with _aravis(source, "cannot be set up", CameraLostError):
                 self.serial: str = self._camera.get_device_serial_number() or device_id
                 self.simulated: bool = self._camera.get_vendor_name() == _FAKE
                 # Not a method of this object: the camera would never be freed, and nobody else could have it.
@@ -207,8 +207,9 @@ class AravisDevice:
         camera.set_region(0, 0, width, height)
         if camera.is_region_offset_available():
             x_step, y_step = camera.get_x_offset_increment(), camera.get_y_offset_increment()
-            x = camera.get_x_offset_bounds()[1] // 2 // x_step * x_step
-            y = camera.get_y_offset_bounds()[1] // 2 // y_step * y_step
+            sensor_width, sensor_height = camera.get_sensor_size()
+            x = min((sensor_width - width) // 2, camera.get_x_offset_bounds()[1]) // x_step * x_step
+            y = min((sensor_height - height) // 2, camera.get_y_offset_bounds()[1]) // y_step * y_step
             camera.set_region(x, y, width, height)
         given = _tuple(camera.get_region())[2:]
         if given != (width, height):

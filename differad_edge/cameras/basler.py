@@ -65,7 +65,7 @@ class BaslerDevice:
             self.camera = pylon.InstantCamera(pylon.TlFactory.GetInstance().CreateDevice(info))
             self.camera.Open()
         try:
-            with _pylon(source, "cannot be set up", CameraNotFoundError):
+            with _pylon(source, "cannot be set up", CameraLostError):
                 self._features = Features(source, self._node, genicam.IsWritable, _spelled, genicam.GenericException)
                 self._show(images)
                 self.camera.MaxNumBuffer.Value = _BUFFERS

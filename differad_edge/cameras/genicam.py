@@ -80,7 +80,7 @@ class GenicamDevice:
                 self.serial = self._find(serial)
             with _genicam(source, "cannot be opened; another program may be using it", CameraLostError):
                 self._acquirer = self._harvester.create({"serial_number": self.serial})
-            with _genicam(source, "cannot be set up", CameraNotFoundError):
+            with _genicam(source, "cannot be set up", CameraLostError):
                 self._acquirer.num_buffers = max(_BUFFERS, self._acquirer.min_num_buffers)
                 self._acquirer.add_callback(ImageAcquirer.Events.INCOMPLETE_BUFFER, self._incomplete)
                 self._nodes = self._acquirer.remote_device.node_map

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -259,3 +261,25 @@ def test_settings_are_read() -> None:
     assert settings == DeviceSettings("line2", 1500.0, -3.5, "BayerRG12p", 0, (640, 480), 25.0)
     assert (settings.line, DeviceSettings("software").line, DeviceSettings().line) == ("Line2", None, None)
     assert DeviceSettings.read(Query("", "basler:1")) == DeviceSettings()
+
+
+@pytest.mark.parametrize(
+    ("source", "blocked", "code", "remedy"),
+    [
+        ("basler:1", "pypylon", "missing-extra", "pip install 'differad-edge[cameras]'"),
+        ("genicam:a.cti", "harvesters", "missing-extra", "pip install 'differad-edge[cameras]'"),
+        ("aravis:1", "gi", "missing-system-package", "scripts/system-packages"),
+    ],
+)
+def test_what_is_not_installed_is_said_with_its_remedy(source: str, blocked: str, code: str, remedy: str) -> None:
+    script = (
+        f"import sys; sys.modules[{blocked!r}] = None\n"
+        "from differad_edge import DifferadError\n"
+        "from differad_edge.cameras import create_camera\n"
+        f"try: create_camera({source!r})\n"
+        "except DifferadError as error: print(error.code, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{code} ")
+    assert remedy in done.stdout
+    assert len(done.stdout.splitlines()) == 1
