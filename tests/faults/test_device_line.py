@@ -20,6 +20,7 @@ from differad_edge.errors import RefusedError
 from differad_edge.images import Image
 from differad_edge.references.store import ReferenceStore
 from differad_edge.results import Verdict
+from differad_edge.runtime.journal_reader import JournalReader
 from differad_edge.runtime.record import ResultRecord
 from differad_edge.runtime.server import LineServer
 from differad_edge.runtime.settings import LineSettings
@@ -32,7 +33,7 @@ GOOD, BAD = 60, 200
 
 @contextmanager
 def line(
-    tmp_path: Path, source: str, inspector: ScriptedInspector, **camera: Any
+    tmp_path: Path, source: str, inspector: ScriptedInspector, *, station: dict[str, Any] | None = None, **camera: Any
 ) -> Iterator[tuple[LineServer, InspectionClient]]:
     ReferenceStore(tmp_path / "store").register("p", [picture(7)])
     settings = LineSettings.model_validate(
@@ -42,6 +43,7 @@ def line(
                     "product": "p",
                     "camera": {"source": source, "reconnect_min_ms": 50, "reconnect_max_ms": 200, **camera},
                     "trigger": {"mode": "request", "frame_timeout_ms": 3000},
+                    **(station or {}),
                 }
             ],
             "inspector": {"store": tmp_path / "store"},
@@ -157,6 +159,31 @@ class TestBasler:
             held_to_the_invariants(client, records, inspector)
         assert len(devices) == 3
         assert [r.trigger_id for r in records if not r.is_ok] in ([], ["part-20"], ["part-40"], ["part-20", "part-40"])
+
+    def test_failed_buffers_of_a_free_run_are_results_or_drops_and_each_is_counted(
+        self, tmp_path: Path, devices: list[Any]
+    ) -> None:
+        inspector = ScriptedInspector()
+        source = "basler:0815-0000?size=64x48&rate_hz=40"
+        free = {"trigger": {"mode": "free"}, "mailbox": {"policy": "queue", "capacity": 100}}
+        with line(tmp_path, source, inspector, station=free) as (server, client):
+            wait_until(lambda: len(client.results(limit=2000)) >= 20, 20)
+            devices[-1].camera.ForceFailedBufferCount.Value = 9
+            devices[-1].camera.ForceFailedBuffer.Execute()
+            wait_until(lambda: client.results(verdict="UNDECIDED"), 20)
+            behind = len(client.results(limit=2000)) + 30
+            wait_until(lambda: len(client.results(limit=2000)) >= behind, 20)
+            dropped = client.status()["stations"][0]["dropped"]
+            server.stop()
+        with JournalReader(tmp_path / "journal.sqlite") as reader:
+            records = [stored.record for stored in reader.all_results()]
+        torn = [record for record in records if not record.is_ok]
+        assert all((r.verdict, r.result.reason) == (Verdict.UNDECIDED, "bad-frame") for r in torn)
+        assert len(torn) + dropped.get("lost-by-camera", 0) + dropped.get("torn", 0) >= 9
+        assert len(torn) <= 9
+        frames = [record.frame_sequence for record in records if record.is_ok]
+        assert len(inspector.seen) == len(frames)
+        assert frames == sorted(set(frames)), "a frame was inspected twice"
 
     def test_free_running_frames_rise_without_repeats(self, devices: list[Any]) -> None:
         camera = create_camera("basler:0815-0001?size=64x48&rate_hz=50")
