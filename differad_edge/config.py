@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _MAX_FILE_BYTES = 1_000_000
-_SECRETS = frozenset({"token", "password"})
+_SECRETS = frozenset({"token", "password", "url"})  # an address may hold either
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 SidePx = Annotated[int, Field(ge=32, le=4096)]
@@ -221,22 +221,32 @@ def _shown(value: object, field: str) -> str:
 
 def _siblings(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """The settings that are allowed where an unknown one was found."""
+    choices = [model]
     for part in location[:-1]:
         if isinstance(part, int):
             continue  # which one of several
-        field = model.model_fields.get(part)
-        inner = None if field is None else _model_in(field.annotation)
-        if inner is None:
+        if len(choices) > 1:  # pydantic names the kind that ``type`` chose
+            choices = [choice for choice in choices if _kind(choice) == part] or choices[:1]
+            continue
+        field = choices[0].model_fields.get(part)
+        inner = [] if field is None else _models_in(field.annotation)
+        if not inner:
             break
-        model = inner
-    return sorted(model.model_fields)
+        choices = inner
+    return sorted(choices[0].model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model in ``Model``, ``Model | None`` or ``tuple[Model, ...]``."""
+def _kind(model: type[BaseModel]) -> object:
+    """What ``type`` says in a section of one of several kinds."""
+    field = model.model_fields.get("type")
+    return None if field is None else next(iter(get_args(field.annotation)), None)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models in ``Model``, ``Model | None``, ``tuple[Model, ...]`` or ``tuple[A | B, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
 class _StrictLoader(yaml.SafeLoader):

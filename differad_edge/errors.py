@@ -36,6 +36,8 @@
      │  └ TornFrameError                   torn-frame
      ├ JournalError                        journal
      │  └ JournalInUseError                journal-in-use
+     ├ OutputError                         output
+     │  └ OutputRefusedError               output-refused
      ├ WireError                           wire
      │  ├ AddressInUseError                address-in-use
      │  ├ MessageError                     invalid-message
@@ -82,6 +84,8 @@ __all__ = [
     "MissingExtraError",
     "ModelIntegrityError",
     "NoAnswerError",
+    "OutputError",
+    "OutputRefusedError",
     "PairsError",
     "ProductIdError",
     "ReferenceStoreError",
@@ -331,6 +335,18 @@ class JournalInUseError(JournalError):
     """Another server writes this journal."""
 
     code: ClassVar[str] = "journal-in-use"
+
+
+class OutputError(DifferadError):
+    """What an output sends to cannot be reached, or does not confirm; it may later."""
+
+    code: ClassVar[str] = "output"
+
+
+class OutputRefusedError(OutputError):
+    """The other side has understood a result and will not take it, however often it is sent."""
+
+    code: ClassVar[str] = "output-refused"
 
 
 class WireError(DifferadError):

@@ -63,6 +63,7 @@ CONFINED = {
     "prometheus_client": {"runtime.metrics"},
     "paho": {"outputs.mqtt"},
     "asyncua": {"outputs.opcua"},
+    "cryptography": {"outputs.opcua"},
     "pymodbus": {"outputs.modbus"},
     "fastapi": {"web"},
     "starlette": {"web"},

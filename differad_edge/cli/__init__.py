@@ -15,6 +15,7 @@ from differad_edge import __version__
 from differad_edge.cli._errors import guarded
 from differad_edge.cli.bench import bench
 from differad_edge.cli.calibrate import calibrate
+from differad_edge.cli.certificate import certificate
 from differad_edge.cli.compile import compile
 from differad_edge.cli.demo import demo
 from differad_edge.cli.doctor import doctor
@@ -59,7 +60,7 @@ def _main(
 
 
 _COMMANDS = (
-    demo, register, products, calibrate, inspect, serve, watch, results, review, keys, evaluate, bench,
+    demo, register, products, calibrate, inspect, serve, watch, results, review, keys, certificate, evaluate, bench,
     export, compile, verify, doctor,
 )  # fmt: skip
 for _command in _COMMANDS:

@@ -60,6 +60,7 @@ class Line:
         journal: Journal | None,
         reader: JournalReader | None,
         keeper: ImageKeeper | None,
+        outputs: Callable[[], list[dict[str, Any]]] = list,
         stop: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -73,6 +74,7 @@ class Line:
         self._journal = journal
         self._reader = reader
         self._keeper = keeper
+        self._outputs = outputs
         self._stop = stop
         self._began_s = time.monotonic()
         self._changing = threading.Lock()  # registrations and calibrations one after the other
@@ -125,6 +127,7 @@ class Line:
             "products": served["products"],
             "alarms": self._outlet.alarms.active(),
             "journal": self._journal_status(),
+            "outputs": self._outputs(),
         }
 
     def live(self, station: str | None = None) -> tuple[Frame | None, ResultRecord | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from differad_edge.errors import MissingExtraError
@@ -10,12 +10,13 @@ from differad_edge.errors import MissingExtraError
 try:
     import prometheus_client
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-    from prometheus_client.core import CounterMetricFamily, Metric
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 except ModuleNotFoundError as error:
     raise MissingExtraError("line", "prometheus-client") from error
 
 if TYPE_CHECKING:
+    from differad_edge.outputs.outbox import OutboxStats
     from differad_edge.runtime.record import ResultRecord
 
 __all__ = ["Metrics"]
@@ -34,6 +35,31 @@ class _Requests(Collector):
         for outcome, count in self._counters().items():
             family.add_metric((outcome,), count)
         yield family
+
+
+class _Outputs(Collector):
+    """What the outboxes count, read when it is asked for."""
+
+    def __init__(self, stats: Callable[[], Sequence[OutboxStats]]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        name = "differad_edge_output"
+        sent = CounterMetricFamily(f"{name}_sent", "Results that the other side has confirmed.", labels=("output",))
+        failures = CounterMetricFamily(f"{name}_failures", "Broken connections and attempts.", labels=("output",))
+        dropped = CounterMetricFamily(
+            f"{name}_dropped", "Results that were not sent, by cause.", labels=("output", "cause")
+        )
+        waiting = GaugeMetricFamily(f"{name}_waiting", "Results that are not confirmed yet.", labels=("output",))
+        is_open = GaugeMetricFamily(f"{name}_open", "1 when it is connected, or listens.", labels=("output",))
+        for stats in self._stats():
+            sent.add_metric((stats.name,), stats.sent)
+            failures.add_metric((stats.name,), stats.failures)
+            waiting.add_metric((stats.name,), stats.waiting)
+            is_open.add_metric((stats.name,), stats.open)
+            for cause, count in stats.dropped.items():
+                dropped.add_metric((stats.name, cause), count)
+        yield from (sent, failures, dropped, waiting, is_open)
 
 
 class Metrics:
@@ -118,6 +144,10 @@ class Metrics:
     def watch_requests(self, counters: Callable[[], Mapping[str, int]]) -> None:
         """Requests on the control socket by what became of them (refused, malformed, undeliverable, ...)."""
         self._registry.register(_Requests(counters))
+
+    def watch_outputs(self, stats: Callable[[], Sequence[OutboxStats]]) -> None:
+        """Each output's results: sent, waiting, dropped."""
+        self._registry.register(_Outputs(stats))
 
     def alarm(self, code: str, active: bool) -> None:
         """An alarm began or ended."""

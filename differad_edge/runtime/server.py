@@ -19,6 +19,7 @@ from differad_edge.errors import JournalError
 from differad_edge.inspector import EdgeInspector
 from differad_edge.references.store import ReferenceStore
 from differad_edge.runtime.control import ControlServer
+from differad_edge.runtime.delivery import Deliveries
 from differad_edge.runtime.image_keeper import ImageKeeper
 from differad_edge.runtime.journal import Journal
 from differad_edge.runtime.journal_reader import JournalReader
@@ -136,8 +137,18 @@ class LineServer:
             journal=journal,
             reader=reader,
             keeper=keeper,
+            outputs=lambda: self.outputs.status(),
             stop=self.stop,
         )
+        self.outputs = Deliveries(
+            settings.outputs,
+            line=self.line,
+            outlet=self._outlet,
+            reader=self._reader_of_its_own(),
+            pulse=self.line.pulse,
+            period_s=settings.wire.heartbeat_ms / 1000,
+        )
+        self._metrics.watch_outputs(self.outputs.stats)
         control = ControlServer(
             self.line,
             settings.wire.control,
@@ -163,6 +174,7 @@ class LineServer:
 
     def start(self) -> None:
         """Start every thread."""
+        self.outputs.start()
         self._control.start()
         for station in self.stations:
             station.start()
@@ -208,6 +220,7 @@ class LineServer:
         for closer in closers:
             closer.join()
         self.loader.close(_GRACE_S)
+        self.outputs.close(_GRACE_S)
         self._outlet.event("server", None, "server-stopped", {"last_sequence": self._outlet.last_sequence})
         self._close_all()
 
@@ -229,6 +242,15 @@ class LineServer:
             except Exception:  # one that cannot be closed must not keep the others open
                 _log.exception("closing")
         self._undo.clear()
+
+    def _reader_of_its_own(self) -> JournalReader | None:
+        """For the outputs: a question of the dashboard that takes long must not hold up what goes to a PLC."""
+        path = self.settings.journal.path
+        if path is None or not any(output.durable for output in self.settings.outputs):
+            return None
+        reader = JournalReader(path)
+        self._undo.append(reader.close)
+        return reader
 
     def _beat(self) -> None:
         self._outlet.heartbeat(self.line.pulse())

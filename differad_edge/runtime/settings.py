@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator, model_validator
 
 from differad_edge.config import ConfigModel, InspectorConfig
+from differad_edge.outputs.settings import AnyOutputSettings, OutputSettings
 
 __all__ = [
     "CameraSettings",
@@ -28,6 +29,7 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENDPOINT = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5}|\*)|ipc://(?P<path>.+)")
 _SHORTEST_TOKEN = 16
+_OUTPUTS_OF_ONE_STATION = ("modbus", "opcua")  # one panel shows one place
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 
@@ -225,6 +227,8 @@ class LineSettings(ConfigModel):
     journal: JournalSettings = JournalSettings()
     web: WebSettings = WebSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    outputs: tuple[AnyOutputSettings, ...] = ()
+    """Where results go besides the wire and the journal: brokers, PLCs, servers."""
     smoke: dict[str, tuple[SmokePair, ...]] = Field(default_factory=dict)
     """Product -> parts whose verdict is known, beside the two that every product has: itself, and itself damaged."""
 
@@ -235,6 +239,26 @@ class LineSettings(ConfigModel):
             if product not in known:
                 raise ValueError(f"smoke.{product}: one of the stations' products: {', '.join(known)}")
         return self
+
+    @model_validator(mode="after")
+    def _outputs_fit_the_line(self) -> LineSettings:
+        stations = [station.name for station in self.stations]
+        for output in self.outputs:
+            if output.station is not None and output.station not in stations:
+                raise ValueError(f"outputs: {output.name}: station {output.station!r}: one of {', '.join(stations)}")
+            if output.type in _OUTPUTS_OF_ONE_STATION and output.station is None and len(stations) > 1:
+                raise ValueError(f"outputs: {output.name}: a station, where there are several: {', '.join(stations)}")
+            if output.durable and self.journal.path is None:
+                raise ValueError(f"outputs: {output.name}: durable only with a journal.path: results come from there")
+        return self
+
+    @field_validator("outputs")
+    @classmethod
+    def _output_names_once(cls, value: tuple[OutputSettings, ...]) -> tuple[OutputSettings, ...]:
+        names = [output.name for output in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"each name once, got {', '.join(names)}")
+        return value
 
     @field_validator("inspector")
     @classmethod

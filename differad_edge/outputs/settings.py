@@ -1,0 +1,258 @@
+"""The settings of outputs: what `line.yaml` says under ``outputs``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Discriminator, Field, PositiveFloat, Tag, field_validator, model_validator
+
+from differad_edge.config import ConfigModel
+
+__all__ = [
+    "AnyOutputSettings",
+    "ModbusSettings",
+    "MqttSettings",
+    "OpcUaSettings",
+    "OutputSettings",
+    "PluginSettings",
+    "WebhookSettings",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+def _plain_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("letters, digits, '.', '_' and '-', at most 64, the first a letter or digit")
+    return value
+
+
+def _variable(value: str | None) -> str | None:
+    if value is not None and not _VARIABLE.fullmatch(value):
+        raise ValueError("the name of an environment variable, which holds the secret")
+    return value
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("HOST:PORT such as 127.0.0.1:5020")
+    return value
+
+
+class OutputSettings(ConfigModel):
+    """What every output has."""
+
+    type: str
+    name: str
+    """Each once; in metrics, alarms and the status."""
+    station: str | None = None
+    """Only its results; None: those of all stations."""
+    durable: bool = False
+    """Results come again from the journal after a broken connection or a restart, until each is confirmed once."""
+    capacity: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Results that wait in memory; then the oldest is dropped or, where it is durable, read from the journal later."""
+    most_behind: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
+    """Of a durable output: more results than these are not made up for; the oldest are dropped."""
+    retry_min_ms: PositiveFloat = 250.0
+    """Pause before the next attempt; it doubles, less up to a half at random, ..."""
+    retry_max_ms: PositiveFloat = 30_000.0
+    """... up to this."""
+
+    _name = field_validator("name")(_plain_name)
+
+
+class WebhookSettings(OutputSettings):
+    """Results by HTTP POST, one at a time, signed."""
+
+    type: Literal["webhook"]
+    name: str = "webhook"
+    url: str = Field(repr=False)
+    """https://host/path or http://host/path."""
+    secret_env: str | None = None
+    """Name of the environment variable that holds the key of the signature; None: no signature."""
+    timeout_ms: Annotated[float, Field(ge=10, le=60_000)] = 5000.0
+    ca_file: Path | None = None
+    """PEM file of who signed the server's certificate; None: those that the machine trusts."""
+
+    _secret = field_validator("secret_env")(_variable)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            fits = False
+        if not fits or not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
+            raise ValueError("https://host/path or http://host/path")
+        if "@" in parts.netloc or parts.fragment:
+            raise ValueError("an address without a user, a password and a fragment; use secret_env")
+        return value
+
+    @model_validator(mode="after")
+    def _authority_only_for_https(self) -> WebhookSettings:
+        if self.ca_file is not None and not self.url.startswith("https:"):
+            raise ValueError("ca_file only with an https:// address")
+        return self
+
+
+class MqttSettings(OutputSettings):
+    """Results and the line's state to an MQTT 5 broker."""
+
+    type: Literal["mqtt"]
+    name: str = "mqtt"
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """None: 8883 with TLS, 1883 without."""
+    topic: str = "differad-edge"
+    """What the topics begin with: TOPIC/STATION/result, TOPIC/state."""
+    client_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """None: the broker gives one."""
+    user_env: str | None = None
+    """Name of the environment variable that holds the user's name, ..."""
+    password_env: str | None = None
+    """... and of the one that holds the password; without TLS only to this machine."""
+    tls: bool = False
+    ca_file: Path | None = None
+    """PEM file of who signed the broker's certificate; None: those that the machine trusts."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    """PEM files of the line's own certificate, for a broker that asks for one."""
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 15
+    timeout_ms: Annotated[float, Field(ge=10, le=60_000)] = 5000.0
+    """To connect, and for a confirmation."""
+
+    _variables = field_validator("user_env", "password_env")(_variable)
+
+    @property
+    def broker_port(self) -> int:
+        """The one that counts."""
+        return self.port if self.port is not None else 8883 if self.tls else 1883
+
+    @field_validator("topic")
+    @classmethod
+    def _no_wildcards(cls, value: str) -> str:
+        if not value or len(value) > 200 or value[0] in "/$" or value[-1] == "/" or set(value) & set("+#\0"):
+            raise ValueError("a topic such as plant/line-1, without + and #, and without / at its ends")
+        return value
+
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> MqttSettings:
+        if not self.tls and any((self.ca_file, self.cert_file, self.key_file)):
+            raise ValueError("ca_file, cert_file and key_file only with tls: true")
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file only with a cert_file")
+        if self.password_env is not None and self.user_env is None:
+            raise ValueError("password_env only with a user_env")
+        if self.password_env is not None and not self.tls and not _LOOPBACK.fullmatch(self.host):
+            raise ValueError(f"a password to {self.host} only with tls: true")
+        return self
+
+
+class ModbusSettings(OutputSettings):
+    """A panel for a PLC, which reads results and may trigger: see docs/OUTPUTS.md for its registers."""
+
+    type: Literal["modbus"]
+    name: str = "modbus"
+    address: str = "127.0.0.1:5020"
+    """"host:port" to listen at; PLCs expect port 502, which may need a privilege."""
+    clients: tuple[str, ...] = ()
+    """IP addresses or networks that may connect: Modbus knows no passwords. Needed beyond loopback."""
+    results: Literal["all", "own"] = "all"
+    """own: only those of parts that the PLC has triggered."""
+    handshake: bool = True
+    """The next result is shown after the PLC has acknowledged this one."""
+    hold_ms: Annotated[float, Field(ge=0, le=60_000)] = 20.0
+    """How long the bits of a result stand at least; without the handshake, exactly so long."""
+    gap_ms: Annotated[float, Field(ge=0, le=60_000)] = 20.0
+    """Without the handshake: how long they are off before the next result."""
+
+    _address = field_validator("address")(_host_and_port)
+
+    @field_validator("clients")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError(f"{one!r} is none of: IP addresses or networks such as 192.168.1.0/24") from None
+        return value
+
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> ModbusSettings:
+        if not self.clients and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
+            raise ValueError(f"address {self.address} only with clients, or a loopback address")
+        if self.durable and not self.handshake:
+            raise ValueError("durable only with the handshake: nothing else confirms a result")
+        if not self.handshake and self.hold_ms == 0:
+            raise ValueError("without the handshake a hold_ms above 0: nobody would see a result")
+        return self
+
+
+class OpcUaSettings(OutputSettings):
+    """An OPC UA server with the station's state, its results, and methods: see docs/OUTPUTS.md for its nodes."""
+
+    type: Literal["opcua"]
+    name: str = "opcua"
+    address: str = "127.0.0.1:4840"
+    """"host:port" to listen at."""
+    certificate: Path | None = None
+    private_key: Path | None = None
+    """Of the server, made by `differad-edge certificate`; then nothing but Basic256Sha256, signed and encrypted."""
+    trusted: Path | None = None
+    """Folder with the certificates of the clients that may connect."""
+    handshake: bool = False
+    """The next result is shown after a client has acknowledged this one."""
+
+    _address = field_validator("address")(_host_and_port)
+
+    @model_validator(mode="after")
+    def _what_goes_together(self) -> OpcUaSettings:
+        given = [one is not None for one in (self.certificate, self.private_key, self.trusted)]
+        if any(given) and not all(given):
+            raise ValueError("certificate, private_key and trusted together, or none of them")
+        if not all(given) and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
+            raise ValueError(f"address {self.address} only with certificates, or a loopback address")
+        if self.durable and not self.handshake:
+            raise ValueError("durable only with the handshake: nothing else confirms a result")
+        return self
+
+
+class PluginSettings(OutputSettings):
+    """An output of another package, by its entry point of the group ``differad_edge.outputs``."""
+
+    type: Literal["plugin"]
+    name: str = "plugin"
+    plugin: Annotated[str, Field(min_length=1)]
+    """Name of the entry point."""
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """What the plugin is called with."""
+
+
+def _type_of(value: object) -> str | None:
+    found = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+    return found if isinstance(found, str) else None
+
+
+AnyOutputSettings = Annotated[
+    Annotated[MqttSettings, Tag("mqtt")]
+    | Annotated[ModbusSettings, Tag("modbus")]
+    | Annotated[OpcUaSettings, Tag("opcua")]
+    | Annotated[WebhookSettings, Tag("webhook")]
+    | Annotated[PluginSettings, Tag("plugin")],
+    Discriminator(
+        _type_of,
+        custom_error_type="output_type",
+        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, webhook or plugin",
+    ),
+]

@@ -1,0 +1,75 @@
+"""``outputs`` of line.yaml: what is allowed, and what is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from differad_edge.config import parse_config
+from differad_edge.errors import ConfigError
+from differad_edge.runtime.settings import LineSettings
+
+JOURNAL = {"journal": {"path": "j.sqlite"}}
+HOOK = {"type": "webhook", "url": "https://mes.local/results"}
+
+
+def parsed(*outputs: dict[str, Any], stations: int = 1, **line: Any) -> LineSettings:
+    names = ["a", "b"][:stations]
+    given = [{"name": name, "camera": {"source": "sim:gasket"}, "product": "p"} for name in names]
+    return parse_config({"stations": given, "outputs": list(outputs), **line}, LineSettings, where="line.yaml")
+
+
+def test_every_kind_with_what_it_needs() -> None:
+    found = parsed(
+        {"type": "mqtt", "host": "broker", "tls": True},
+        {"type": "modbus"},
+        {"type": "opcua"},
+        HOOK,
+        {"type": "plugin", "plugin": "lamp"},
+    ).outputs
+    assert [output.name for output in found] == ["mqtt", "modbus", "opcua", "webhook", "plugin"]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"type": "pigeon"}, "outputs.0: got these settings, allowed: settings of an output with a type: mqtt, "),
+        ({}, "allowed: settings of an output with a type: mqtt, "),
+        ({**HOOK, "urll": 1}, "outputs.0.webhook.urll: unknown setting, allowed here: ca_file, capacity, durable"),
+        ({"type": "mqtt"}, "outputs.0.mqtt.host: missing"),
+        ({"type": "modbus", "handshak": True}, "allowed here: address, capacity, clients, durable, gap_ms, handshake"),
+        ({**HOOK, "name": "../x"}, "allowed: letters, digits"),
+        ({**HOOK, "capacity": 0}, "outputs.0.webhook.capacity: got 0"),
+        ({**HOOK, "station": "c"}, "station 'c': one of a"),
+        ({**HOOK, "durable": True}, "durable only with a journal.path"),
+        ({**HOOK, "url": "ftp://x/y"}, "allowed: https://host/path"),
+        ({**HOOK, "url": "https://u:hunter2@x/y"}, "without a user"),
+        ({**HOOK, "secret_env": "a secret"}, "the name of an environment variable"),
+        ({**HOOK, "url": "http://x/y", "ca_file": "c.pem"}, "ca_file only with"),
+        ({"type": "mqtt", "host": "b", "topic": "a/#"}, "without + and #"),
+        ({"type": "mqtt", "host": "b", "user_env": "U", "password_env": "P"}, "a password to b only with tls"),
+        ({"type": "mqtt", "host": "b", "ca_file": "c.pem"}, "only with tls: true"),
+        ({"type": "modbus", "address": "0.0.0.0:502"}, "only with clients, or a loopback address"),
+        ({"type": "modbus", "clients": ["plc"]}, "IP addresses or networks"),
+        ({"type": "modbus", "handshake": False, "durable": True}, "durable only with the handshake"),
+        ({"type": "modbus", "handshake": False, "hold_ms": 0}, "a hold_ms above 0"),
+        ({"type": "modbus", "address": "here"}, "HOST:PORT"),
+        ({"type": "opcua", "address": "0.0.0.0:4840"}, "only with certificates, or a loopback address"),
+        ({"type": "opcua", "certificate": "c.der"}, "certificate, private_key and trusted together"),
+        ({"type": "opcua", "durable": True}, "durable only with the handshake"),
+    ],
+)
+def test_what_is_refused(output: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parsed(output)
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_names_once_and_a_panel_shows_one_station() -> None:
+    with pytest.raises(ConfigError, match="each name once, got webhook, webhook"):
+        parsed(HOOK, HOOK)
+    with pytest.raises(ConfigError, match="modbus: a station, where there are several: a, b"):
+        parsed({"type": "modbus"}, stations=2)
+    assert parsed({"type": "modbus", "station": "b"}, {**HOOK, "durable": True}, stations=2, **JOURNAL).outputs
