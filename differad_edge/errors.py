@@ -43,7 +43,8 @@
      │  ├ MessageError                     invalid-message
      │  ├ NoAnswerError                    no-answer
      │  └ RefusedError                     refused (or the code that the server gave)
-     └ MissingExtraError                   missing-extra
+     ├ MissingExtraError                   missing-extra
+     └ MissingSystemPackageError           missing-system-package
 
 ``code`` is stable: programs may branch on it, journals store it. The message is for people: it names the field,
 the value that was given and what is allowed, and may be reworded at any time.
@@ -82,6 +83,7 @@ __all__ = [
     "JournalInUseError",
     "MessageError",
     "MissingExtraError",
+    "MissingSystemPackageError",
     "ModelIntegrityError",
     "NoAnswerError",
     "OutputError",
@@ -405,3 +407,20 @@ class MissingExtraError(DifferadError):
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
         # The default would call __init__ with the finished message as its only argument.
         return type(self), (self.extra, self.package)
+
+
+class MissingSystemPackageError(DifferadError):
+    """Something is needed that no Python package brings.
+
+    ``MissingSystemPackageError("Aravis", "apt-get install gir1.2-aravis-0.8")`` says which command mends it.
+    """
+
+    code: ClassVar[str] = "missing-system-package"
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what} is not installed; install it with: {remedy}")
+
+    def __reduce__(self) -> tuple[type[MissingSystemPackageError], tuple[str, str]]:
+        return type(self), (self.what, self.remedy)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import differad_edge
+from differad_edge.cameras.present import INDUSTRIAL, connected
 from differad_edge.cameras.simulated import SimulatedProduct
 from differad_edge.engines import create_engine
 from differad_edge.engines.base import ComparesAsItLies, Engine, Learning
-from differad_edge.errors import DifferadError
+from differad_edge.errors import DifferadError, MissingExtraError, MissingSystemPackageError
 from differad_edge.geometry import iou
 from differad_edge.inspector import EdgeInspector
 from differad_edge.machine import describe_machine
@@ -59,13 +60,15 @@ class Check:
 def check_health(
     store: str | os.PathLike[str] | None = None, engine: str = "lite", *, threads: int | None = None
 ) -> Iterator[Check]:
-    """Check versions, engine, cores, store, products, and that a good part is OK and a bad one NG.
+    """Check versions, cameras, engine, cores, store, products, and that a good part is OK and a bad one NG.
 
     ``store``: as for EdgeInspector. Products get their features prepared when they are not yet; nothing else in the
     store changes. Never raises for what is wrong with the installation, the store or a product: that is a Check.
     """
     yield from _guarded("versions", _check_versions)
     yield from _guarded("extras", _check_extras)
+    for kind in INDUSTRIAL:
+        yield from _guarded(f"cameras {kind}", lambda: _check_cameras(kind))  # noqa: B023
     built: list[Engine] = []
     yield from _guarded("engine", lambda: _check_engine(engine, threads, built))
     yield from _guarded("cores", lambda: _check_cores(threads))
@@ -88,6 +91,17 @@ def _check_extras() -> Iterator[Check]:
             yield Check(f"extra {extra}", Status.NOTE, detail)
         else:
             yield Check(f"extra {extra}", Status.OK, f"{needs} it; installed")
+
+
+def _check_cameras(kind: str) -> Iterator[Check]:
+    """What is connected of it; without its library that is worth knowing, and no fault of a line that has none."""
+    try:
+        there = connected(kind)
+    except (MissingExtraError, MissingSystemPackageError) as error:
+        yield Check(f"cameras {kind}", Status.NOTE, f"{kind}: sources need it: {error}")
+    else:
+        words = f"connected: {', '.join(there)}" if there else "none is connected"
+        yield Check(f"cameras {kind}", Status.OK, words)
 
 
 def _guarded(name: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:

@@ -35,6 +35,8 @@ class FakeClock:
 class FakeDriver:
     """Hands out ``pictures`` (None: nothing came; an exception is raised), and then waits until it is released."""
 
+    simulated = False
+
     def __init__(self, pictures: Iterator[object], serial: str = "S1") -> None:
         self.serial = serial
         self.pictures = pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from differad_edge.engines.lite import LiteEngine
 
 if TYPE_CHECKING:
     from wire_fakes import Served
+
+
+# Two emulated Basler cameras, for whoever has pylon: it looks at this when it first looks for cameras.
+os.environ.setdefault("PYLON_CAMEMU", "2")
 
 
 @pytest.fixture(scope="session")

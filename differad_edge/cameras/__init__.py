@@ -8,6 +8,11 @@
         (those that lie there at the start come first; write slow files elsewhere and rename them into place)
     sim:gasket    generated parts    ?defect_rate=0.2 &rate_hz=5 &size=640 &seed=1 &count=100 &pool=16
                                      &serial=A1 &script=unplug@10:2s,… (see cameras/simulated/script.py)
+    basler:  basler:40012345    a Basler camera, by its serial number    &images=folder/ (emulated ones)
+    aravis:  aravis:Basler-40012345    GigE Vision, USB3 Vision; id, serial number or address    &packet_bytes=8000
+    genicam:/opt/maker/producer.cti?serial=A17    a camera whose maker gives a GenTL producer
+        these three    ?trigger=free|software|line1 &exposure_us=2000 &gain=3 &format=Mono12 &shift=2 &size=1280x960
+                       &rate_hz=30    without serial number or id: the only one that is there. See docs/CAMERAS.md
 
 Other packages add cameras by an entry point of the group ``differad_edge.cameras``. Its name is the scheme of a URL;
 what it loads is called with the whole source and returns a :class:`differad_edge.cameras.base.Camera`.
@@ -29,6 +34,8 @@ __all__ = ["ENTRY_POINT_GROUP", "Camera", "CameraInfo", "Frame", "camera_schemes
 
 ENTRY_POINT_GROUP = "differad_edge.cameras"
 _NETWORK = ("rtsp", "rtsps", "http", "https")
+_DEVICES = ("basler", "aravis", "genicam")
+_BUILT_IN = (*_NETWORK, "sim", *_DEVICES)
 _VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 _ALLOWED = "an index, /dev/…, a video file, an image, a folder, or a URL of the schemes "
 
@@ -36,7 +43,7 @@ _ALLOWED = "an index, /dev/…, a video file, an image, a folder, or a URL of th
 def camera_schemes() -> tuple[str, ...]:
     """Schemes that `create_camera` takes: the built-in ones, then those of installed plugins."""
     plugins = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return (*_NETWORK, "sim", *sorted(plugins - {*_NETWORK, "sim"}))
+    return (*_BUILT_IN, *sorted(plugins - {*_BUILT_IN}))
 
 
 def create_camera(source: str, *, open_timeout_ms: float = 10_000.0, read_timeout_ms: float = 5_000.0) -> Camera:
@@ -47,7 +54,7 @@ def create_camera(source: str, *, open_timeout_ms: float = 10_000.0, read_timeou
 
     Raises ConfigError for an unknown scheme and for a setting that is unknown, malformed or out of range;
     CameraNotFoundError for a path that is neither there nor says by its name what it would be; CameraError when a
-    plugin fails.
+    plugin fails; MissingExtraError and MissingSystemPackageError where a kind of camera needs what is not installed.
     """
     scheme = None if os.path.lexists(source) else scheme_of(source)
     if scheme is None:
@@ -56,6 +63,8 @@ def create_camera(source: str, *, open_timeout_ms: float = 10_000.0, read_timeou
         return _network(source, open_timeout_ms, read_timeout_ms)
     if scheme == "sim":
         return _simulated(source)
+    if scheme in _DEVICES:
+        return _device(source, scheme, open_timeout_ms)
     return _plugin(source, scheme)
 
 
@@ -131,6 +140,33 @@ def _simulated(source: str) -> Camera:
         serial=serial or None,
         source=source,
     )
+
+
+def _device(source: str, scheme: str, open_timeout_ms: float) -> Camera:
+    from differad_edge.cameras.device import DeviceSettings
+
+    body, query_text = split_query(source)
+    name, query = body.partition(":")[2], Query(query_text, source)
+    settings = DeviceSettings.read(query)
+    if scheme == "basler":
+        images = query.text("images")
+        query.finish()
+        from differad_edge.cameras.basler import basler_camera
+
+        return basler_camera(
+            source, name, settings, images=Path(images) if images else None, open_timeout_ms=open_timeout_ms
+        )
+    if scheme == "aravis":
+        packet_bytes = query.whole("packet_bytes", 0, least=220, most=65_000) or None
+        query.finish()
+        from differad_edge.cameras.aravis import aravis_camera
+
+        return aravis_camera(source, name, settings, packet_bytes=packet_bytes, open_timeout_ms=open_timeout_ms)
+    serial = query.text("serial")
+    query.finish()
+    from differad_edge.cameras.genicam import genicam_camera
+
+    return genicam_camera(source, Path(name), serial, settings, open_timeout_ms=open_timeout_ms)
 
 
 def _plugin(source: str, scheme: str) -> Camera:

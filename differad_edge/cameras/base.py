@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:  # names a type only, and brings OpenCV along
     from differad_edge.images import Image
 
-__all__ = ["Camera", "CameraInfo", "Frame", "utc_now"]
+__all__ = ["Camera", "CameraInfo", "Checked", "Frame", "utc_now"]
 
 
 def utc_now(age_ns: int = 0) -> str:
@@ -47,7 +47,9 @@ class CameraInfo:
     """``serial``: what tells this device from others of its kind, stable over reboots where the device has such.
 
     ``live``: frames come by themselves, whether somebody reads or not (USB, RTSP); False: a frame comes when it is
-    read (files, generated parts). ``simulated``: its parts are not real.
+    read (files, generated parts, a software trigger). ``triggered``: live, and silent for as long as no signal triggers
+    it: no frame within a time says nothing about its health, which it watches over by itself. ``simulated``: its parts
+    are not real.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class CameraInfo:
     serial: str
     live: bool
     simulated: bool = False
+    triggered: bool = False
 
 
 @runtime_checkable
@@ -74,4 +77,13 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Let go of the device. Never raises; closing twice is closing once."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A camera that can be asked whether it is there while nobody wants a frame of it."""
+
+    def check(self) -> None:
+        """Return when it answers. Raises CameraLostError."""
         ...

@@ -27,18 +27,25 @@ _MOST_HANGING = 3  # threads that a camera leaves behind before it refuses to st
 
 @dataclass(frozen=True, slots=True)
 class Grabbed:
-    """A picture as the driver gave it (see `pixels.as_bgr`), with the moment it arrived."""
+    """A picture as the driver gave it (see `pixels.as_bgr`), with the moment it arrived.
+
+    ``skipped``: frames that the device counted before this one and that never came; ``fault``: why the picture cannot
+    be used, None when it can.
+    """
 
     image: NDArray[Any] | None
     captured_ns: int
     captured_utc: str
     pixel_format: str
+    skipped: int = 0
+    fault: str | None = None
 
 
 class Driver(Protocol):
-    """A connected device. Only one thread uses it. ``serial``: see CameraInfo."""
+    """A connected device. Only one thread uses it. ``serial``, ``simulated``: see CameraInfo."""
 
     serial: str
+    simulated: bool
 
     def grab(self) -> Grabbed | None:
         """Wait for the next frame; None: none came and the device is alive. Raises CameraError when it is not."""
@@ -56,11 +63,14 @@ Connect = Callable[[], Driver]
 class LiveCamera:
     """A camera behind a `Driver`; see `differad_edge.cameras.base.Camera` for the methods.
 
-    ``kind``, ``source``: for CameraInfo, and how messages call it; ``open_timeout_ms``: how long connecting may take.
+    ``kind``, ``source``, ``triggered``: for CameraInfo, and how messages call it; ``open_timeout_ms``: how long
+    connecting may take.
     """
 
-    def __init__(self, kind: str, source: str, connect: Connect, *, open_timeout_ms: float = 10_000.0) -> None:
-        self._kind, self._source, self._connect = kind, source, connect
+    def __init__(
+        self, kind: str, source: str, connect: Connect, *, open_timeout_ms: float = 10_000.0, triggered: bool = False
+    ) -> None:
+        self._kind, self._source, self._connect, self._triggered = kind, source, connect, triggered
         self._open_timeout_s = open_timeout_ms / 1e3
         self._lock = threading.Lock()
         self._session: _Session | None = None
@@ -78,11 +88,11 @@ class LiveCamera:
                 )
             session = self._session = _Session(self._source, self._connect, self._sequence)
         try:
-            serial = session.connected(self._open_timeout_s)
+            serial, simulated = session.connected(self._open_timeout_s)
         except CameraError:
             self.close()
             raise
-        return CameraInfo(self._kind, self._source, serial, live=True)
+        return CameraInfo(self._kind, self._source, serial, True, simulated, self._triggered)
 
     def read(self, timeout_ms: float) -> Frame:
         """The newest frame that has not been read yet, at the latest after ``timeout_ms``."""
@@ -110,7 +120,7 @@ class _Session:
         self._source, self._connect = source, connect
         self._sequence = sequence
         self._changed = threading.Condition()
-        self._serial: str | None = None
+        self._device: tuple[str, bool] | None = None
         self._newest: Frame | TornFrameError | None = None
         self._end: CameraError | None = None
         self._stopped = False
@@ -121,15 +131,15 @@ class _Session:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
-    def connected(self, timeout_s: float) -> str:
-        """The serial, once the device is there."""
+    def connected(self, timeout_s: float) -> tuple[str, bool]:
+        """The serial, and whether it is simulated, once the device is there."""
         with self._changed:
-            self._changed.wait_for(lambda: self._serial is not None or self._end is not None, timeout_s)
+            self._changed.wait_for(lambda: self._device is not None or self._end is not None, timeout_s)
             if self._end is not None:
                 raise _fresh(self._end)
-            if self._serial is None:
+            if self._device is None:
                 raise CameraLostError(f"camera {self._source!r}: did not open within {timeout_s * 1e3:.0f} ms")
-            return self._serial
+            return self._device
 
     def newest(self, timeout_ms: float) -> Frame:
         with self._changed:
@@ -167,7 +177,7 @@ class _Session:
             return
         try:
             with self._changed:
-                self._serial = driver.serial
+                self._device = (driver.serial, driver.simulated)
                 self._changed.notify_all()
             while not self._stopped:
                 grabbed = driver.grab()
@@ -181,16 +191,17 @@ class _Session:
 
     def _offer(self, grabbed: Grabbed, serial: str) -> None:
         newest: Frame | TornFrameError
+        sequence = self._sequence + grabbed.skipped
         try:
+            if grabbed.fault is not None:
+                raise TornFrameError(grabbed.fault)
             image = as_bgr(grabbed.image, self._source)
-            newest = Frame(
-                image, self._sequence, grabbed.captured_ns, grabbed.captured_utc, grabbed.pixel_format, serial
-            )
+            newest = Frame(image, sequence, grabbed.captured_ns, grabbed.captured_utc, grabbed.pixel_format, serial)
         except TornFrameError as error:
-            newest = TornFrameError(str(error), self._sequence)
+            newest = TornFrameError(str(error), sequence)
         with self._changed:
             if not self._stopped:
-                self._sequence += 1
+                self._sequence = sequence + 1
                 self._newest = newest
                 self._changed.notify_all()
 

@@ -128,6 +128,8 @@ def network_camera(
 class _CaptureDriver:
     """A `differad_edge.cameras.live.Driver` on a capture."""
 
+    simulated = False
+
     def __init__(self, capture: Capture, source: str, serial: str, device: Path | None) -> None:
         self.serial = serial
         self._capture, self._source, self._device = capture, source, device

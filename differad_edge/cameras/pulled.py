@@ -44,7 +44,7 @@ class PulledCamera(ABC):
             self._stop = threading.Event()
         finally:
             self._in_use.release()
-        return CameraInfo(self.kind, self._source, self._serial, live=False)
+        return self._info()
 
     def read(self, timeout_ms: float) -> Frame:
         """The next frame. Raises CameraTimeoutError, CameraLostError, CameraEndedError, TornFrameError."""
@@ -60,7 +60,7 @@ class PulledCamera(ABC):
             finally:
                 if stop.is_set():
                     self._disconnect()
-            return Frame.now(image, self._count(), pixel_format=pixel_format, serial=self._serial)
+            return self._frame(image, pixel_format)
 
     def close(self) -> None:
         """End a read that waits, and let go."""
@@ -79,6 +79,14 @@ class PulledCamera(ABC):
     @abstractmethod
     def _next(self, timeout_ms: float, stop: threading.Event) -> tuple[Image, str]:
         """The next picture and its pixel format. A torn one is counted with `_count` before it is raised."""
+
+    def _info(self) -> CameraInfo:
+        """Once it is connected."""
+        return CameraInfo(self.kind, self._source, self._serial, live=False)
+
+    def _frame(self, image: Image, pixel_format: str) -> Frame:
+        """Of what `_next` gave."""
+        return Frame.now(image, self._count(), pixel_format=pixel_format, serial=self._serial)
 
     def _disconnect(self) -> None:  # noqa: B027  # not everything has something to let go of
         """May be called twice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 from differad_edge.errors import ConfigError
@@ -89,6 +90,13 @@ class Query:
         if not re.fullmatch(r"\d{1,18}", text) or not least <= int(text) <= most:
             raise self._error(name, f"a whole number from {least} to {most}")
         return int(text)
+
+    def one_of(self, name: str, names: Sequence[str], default: str = "") -> str:
+        """One of ``names``, written as it stands there."""
+        text = self.text(name, default)
+        if name in self._values and text not in names:
+            raise self._error(name, ", ".join(names))
+        return text
 
     def flag(self, name: str) -> bool:
         """1 or 0; absent is 0."""

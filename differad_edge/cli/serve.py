@@ -73,7 +73,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="SRC",
-            help="0, /dev/v4l/by-id/..., rtsp://..., video.mp4, folder/, sim:gasket?rate_hz=5 or a plugin's URL.",
+            help="0, /dev/v4l/by-id/..., rtsp://..., basler:SERIAL, aravis:ID, genicam:FILE.cti, video.mp4, folder/, "
+            "sim:gasket?rate_hz=5 or a plugin's URL.",
         ),
     ] = None,
     product: Annotated[str | None, typer.Option(metavar="P", help="A registered product.")] = None,

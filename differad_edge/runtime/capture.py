@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from differad_edge.cameras.base import Camera, CameraInfo
+from differad_edge.cameras.base import Camera, CameraInfo, Checked
 from differad_edge.cameras.source import shown
 from differad_edge.errors import (
     CameraEndedError,
@@ -27,6 +27,7 @@ __all__ = ["Capture", "CaptureSink"]
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.1  # how soon a stop is noticed by a camera that nobody wants a frame of
+_CHECK_S = 1.0  # how often such a camera is asked whether it is there: a line is not ready without it
 
 
 class CaptureSink(Protocol):
@@ -141,7 +142,7 @@ class Capture:
         if wanted is not None and info.serial != wanted:
             raise CameraNotFoundError(f"camera {self._shown!r}: got the serial {info.serial!r}, allowed: {wanted!r}")
         self._freshness.connect(info)
-        told = False
+        told, checked_s = False, self._clock()
         while not self._stop.is_set():
             self.alive_s = self._clock()
             # One that froze has to show another picture first.
@@ -149,6 +150,9 @@ class Capture:
                 told = True
                 self._sink.connected(info)
             if not info.live and not self._sink.wanted(_POLL_S):
+                if isinstance(self._camera, Checked) and self._clock() - checked_s >= _CHECK_S:
+                    checked_s = self._clock()
+                    self._camera.check()
                 continue
             try:
                 frame = self._camera.read(self._settings.read_timeout_ms)
@@ -158,8 +162,8 @@ class Capture:
                     self._sink.torn(error)
                 continue
             except CameraTimeoutError as error:
-                if not info.live:
-                    continue  # nothing new in the folder
+                if not info.live or info.triggered:
+                    continue  # nothing new in the folder; no part before the light barrier
                 raise CameraLostError(f"{error}; the stream counts as broken off") from error
             if self._stop.is_set():
                 return

@@ -50,7 +50,8 @@ class CameraSettings(ConfigModel):
     """Where frames come from."""
 
     source: Annotated[str, Field(min_length=1, repr=False)]
-    """0 | /dev/v4l/by-id/... | rtsp://... | video.mp4 | folder/ | sim:gasket?defect_rate=0.2 | scheme of a plugin."""
+    """0 | /dev/v4l/by-id/... | rtsp://... | video.mp4 | folder/ | sim:gasket?defect_rate=0.2 | basler:SERIAL |
+    aravis:ID | genicam:FILE.cti | scheme of a plugin."""
     serial: str | None = None
     """Refuse any other device: the names of devices change from boot to boot."""
     size_px: tuple[PositiveInt, PositiveInt] | None = None

@@ -22,6 +22,7 @@ from camera_fakes import (
     write_images,
     write_video,
 )
+from device_cameras import FakeGigE, need_producer, need_pylon
 from rtsp_server import RtspServer
 
 from differad_edge.cameras import Camera, Frame, create_camera
@@ -154,7 +155,51 @@ def rtsp(folder: Path) -> Bench:
     )
 
 
-MAKERS = [sim, sim_live, images, drop, video, driver, usb, pytest.param(rtsp, marks=pytest.mark.slow)]
+def basler(folder: Path) -> Bench:
+    need_pylon()
+    return Bench(
+        create_camera("basler:0815-0000?size=64x48&rate_hz=100"), create_camera("basler:0815-0001?trigger=line1")
+    )
+
+
+def basler_software(folder: Path) -> Bench:
+    need_pylon()
+    return Bench(
+        create_camera("basler:0815-0000?size=64x48&trigger=software&format=BayerRG12"),
+        create_camera("basler:0815-0001?size=64x48&trigger=line1&format=RGB8Packed"),
+    )
+
+
+def genicam(folder: Path) -> Bench:
+    producer = need_producer()
+    return Bench(
+        create_camera(f"genicam:{producer}?serial=0&format=Mono8&size=100x100&rate_hz=100"),
+        paced(create_camera(f"genicam:{producer}?serial=1&rate_hz=1")),
+    )
+
+
+def aravis(folder: Path) -> Bench:
+    camera = FakeGigE("contract")
+    return Bench(
+        create_camera("aravis:contract?size=64x48&rate_hz=100"),
+        create_camera("aravis:contract?trigger=line0"),
+        camera.stop,
+    )
+
+
+def aravis_software(folder: Path) -> Bench:
+    camera = FakeGigE("contract")
+    return Bench(
+        create_camera("aravis:contract?size=64x48&format=BayerGB8&trigger=software"),
+        create_camera("aravis:contract?trigger=line0"),
+        camera.stop,
+    )
+
+
+MAKERS = [
+    sim, sim_live, images, drop, video, driver, usb, basler, basler_software, genicam,
+    *(pytest.param(each, marks=pytest.mark.slow) for each in (rtsp, aravis, aravis_software)),
+]  # fmt: skip
 
 
 @pytest.fixture(params=MAKERS)

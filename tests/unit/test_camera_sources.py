@@ -171,6 +171,9 @@ class TestPlugins:
             "http",
             "https",
             "sim",
+            "basler",
+            "aravis",
+            "genicam",
             "acme",
             "broken",
             "gone",
@@ -185,7 +188,7 @@ class TestPlugins:
             ("gone:1", CameraError, "its plugin failed: AttributeError"),
             ("wrong:1", CameraError, "its plugin gave str, allowed: a Camera with open, read and close"),
             ("refusing:1", CameraNotFoundError, "no such device"),
-            ("other:1", ConfigError, "got the scheme 'other', allowed: .* sim, acme, broken"),
+            ("other:1", ConfigError, "got the scheme 'other', allowed: .* genicam, acme, broken"),
         ],
     )
     def test_a_plugin_that_fails_is_named(self, source: str, error: type[DifferadError], message: str) -> None:

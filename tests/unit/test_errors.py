@@ -9,11 +9,11 @@ import re
 import pytest
 
 from differad_edge import errors
-from differad_edge.errors import AnswerError, DifferadError, MissingExtraError, RefusedError
+from differad_edge.errors import AnswerError, DifferadError, MissingExtraError, MissingSystemPackageError, RefusedError
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, DifferadError)]
 DRAWN = re.compile(r"^ {4}(?P<indent>[ │├└]*)(?P<name>[A-Z]\w+) +(?P<code>[a-z-]+)(?: \(.*\))?$", re.MULTILINE)
-OWN_CONSTRUCTOR = (AnswerError, MissingExtraError, RefusedError)
+OWN_CONSTRUCTOR = (AnswerError, MissingExtraError, MissingSystemPackageError, RefusedError)
 
 
 def test_every_class_is_public_and_drawn_with_its_code_under_its_base() -> None:
@@ -39,6 +39,12 @@ def test_missing_extra_says_what_to_install_and_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(MissingExtraError("vlm", "transformers")))
     assert str(error) == "'transformers' is not installed; install it with: pip install 'differad-edge[vlm]'"
     assert (error.extra, error.package, error.code) == ("vlm", "transformers", "missing-extra")
+
+
+def test_a_missing_system_package_says_what_to_install_and_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(MissingSystemPackageError("Aravis", "apt-get install gir1.2-aravis-0.8")))
+    assert str(error) == "Aravis is not installed; install it with: apt-get install gir1.2-aravis-0.8"
+    assert (error.what, error.code) == ("Aravis", "missing-system-package")
 
 
 def test_an_answer_that_cannot_be_parsed_carries_its_reason_and_survives_pickling() -> None:

@@ -13,7 +13,7 @@ from fakes import PixelEngine, ScriptedEngine, answers, nothing_found
 
 import differad_edge.health as health
 from differad_edge.engines.base import Candidate
-from differad_edge.errors import ModelIntegrityError
+from differad_edge.errors import MissingSystemPackageError, ModelIntegrityError
 from differad_edge.health import Check, Status, check_health
 from differad_edge.results import Box
 
@@ -57,6 +57,8 @@ def failed(store: Path) -> set[str]:
 
 def test_all_is_in_order(store: Path) -> None:
     checks = found(store)
+    for kind in ("basler", "aravis"):
+        assert checks.pop(f"cameras {kind}").status in (Status.OK, Status.NOTE)
     assert list(checks) == [
         "versions", "extra line", "extra web", "engine", "cores", "store", "smoke pair, good",
         "smoke pair, bad", "product board"
@@ -88,6 +90,21 @@ def test_a_store_that_does_not_exist_yet_is_fine_and_is_not_made(
     assert not (tmp_path / "none").exists()
 
 
+def test_industrial_cameras_are_named_or_what_they_need(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connected(kind: str) -> list[str]:
+        if kind == "basler":
+            return ["40012345", "40012346"]
+        raise MissingSystemPackageError("Aravis 0.8", "apt-get install gir1.2-aravis-0.8")
+
+    monkeypatch.setattr(health, "connected", connected)
+    checks = found(store)
+    assert checks["cameras basler"].detail == "connected: 40012345, 40012346"
+    assert checks["cameras aravis"].status is Status.NOTE
+    assert checks["cameras aravis"].detail.endswith("install it with: apt-get install gir1.2-aravis-0.8")
+    monkeypatch.setattr(health, "connected", lambda kind: [])
+    assert found(store)["cameras basler"] == Check("cameras basler", Status.OK, "none is connected")
+
+
 def test_an_uncalibrated_product_is_a_note(pictures: Pictures, store: Path) -> None:
     run("register", "board", pictures.golden, "--store", store)
     assert found(store)["product board"].status is Status.NOTE
@@ -104,7 +121,7 @@ def test_a_corrupt_product_is_found_and_the_others_are_still_checked(pictures: P
     assert checks["product board"].status is Status.OK
     shown = run("doctor", "--store", store)
     assert shown.code == 1
-    assert "1 of 10 checks failed." in shown.out
+    assert "1 of 12 checks failed." in shown.out
 
 
 def test_a_calibration_of_another_engine_is_found(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,10 @@ def test_every_all_names_only_what_exists(path: Path) -> None:
     if not re.search(r"^__all__ = ", text, re.MULTILINE):
         return
     parts = path.relative_to(ROOT).with_suffix("").parts
-    module = importlib.import_module(".".join(part for part in parts if part != "__init__"))
+    try:
+        module = importlib.import_module(".".join(part for part in parts if part != "__init__"))
+    except (errors.MissingExtraError, errors.MissingSystemPackageError) as error:
+        pytest.skip(str(error))
     assert [name for name in module.__all__ if not hasattr(module, name)] == []
     assert len(set(module.__all__)) == len(module.__all__)
 

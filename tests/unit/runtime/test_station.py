@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from line_fakes import Bench, ManualCamera, ScriptedInspector, picture, running, until
 
+from differad_edge.cameras import CameraInfo
 from differad_edge.errors import CameraLostError, CameraNotFoundError, RefusedError, TornFrameError
 from differad_edge.images import Image
 from differad_edge.results import Verdict
@@ -302,6 +303,45 @@ def test_a_silent_live_camera_is_opened_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, camera={"source": "manual:", "read_timeout_ms": 50, "reconnect_min_ms": 5})
     with running(bench):
         until(lambda: bench.camera.openings >= 3)
+
+
+def test_a_camera_that_waits_for_its_signal_may_be_silent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, camera={"source": "manual:", "read_timeout_ms": 20, "reconnect_min_ms": 5})
+    bench.camera.info = CameraInfo("manual", "manual:", "manual-1", live=True, triggered=True)
+    with running(bench):
+        ready(bench)
+        time.sleep(0.2)
+        bench.camera.push()
+        assert bench.wait_for(1)[0].is_ok
+    assert bench.camera.openings == 1
+    assert bench.events("alarm") == []
+
+
+def test_a_camera_that_nobody_wants_a_frame_of_is_asked_whether_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("differad_edge.runtime.capture._CHECK_S", 0.02)
+    bench = Bench(tmp_path, **ON_REQUEST)
+    checks: list[bool] = []
+
+    def check() -> None:
+        checks.append(bench.camera.refuse_opening is None)
+        if not checks[-1]:
+            raise CameraLostError("unplugged")
+
+    bench.camera.info = ManualCamera(live=False).info
+    bench.camera.check = check  # type: ignore[attr-defined]
+    with running(bench):
+        ready(bench)
+        until(lambda: len(checks) >= 2)
+        bench.camera.refuse_opening = CameraNotFoundError("unplugged")
+        until(lambda: not bench.station.readiness.accepting)
+        assert not checks[-1]
+        bench.camera.refuse_opening = None
+        ready(bench)
+        bench.camera.push()
+        bench.station.accept("request")
+        assert bench.wait_for(1)[0].is_ok
 
 
 def test_a_camera_that_is_absent_at_the_start_is_waited_for(tmp_path: Path) -> None:
