@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -186,6 +187,49 @@ class Broker:
                 return True
         except OSError:
             return False
+
+
+PLC_PROGRAM = """
+import time
+from pymodbus.client import ModbusTcpClient
+from pymodbus.exceptions import ModbusException
+
+client = ModbusTcpClient("127.0.0.1", port={port}, timeout=5)
+while True:
+    try:
+        if not client.connected and not client.connect():
+            time.sleep(0.02)
+            continue
+        inputs = client.read_input_registers(0, count=26).registers
+        if inputs[0] & 8:
+            print(inputs[4] << 16 | inputs[5], inputs[7], flush=True)
+            client.write_registers(0, [2, 0])
+            while client.read_input_registers(0, count=1).registers[0] & 8:
+                pass
+            client.write_registers(0, [0, 0])
+    except (ModbusException, OSError):
+        client.close()
+"""
+
+
+class PlcProcess:
+    """A PLC in a process of its own, which may be killed; what it has taken stands in a file."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self._log = log
+        self._file = log.open("a")
+        program = PLC_PROGRAM.format(port=port)
+        self._process = subprocess.Popen([sys.executable, "-c", program], stdout=self._file)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        self._file.close()
+
+    @staticmethod
+    def taken(log: Path) -> list[int]:
+        lines = log.read_text().split("\n")[:-1] if log.exists() else []
+        return [int(line.split()[0]) for line in lines]
 
 
 def mosquitto() -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 from line_fakes import until
-from output_fakes import a_line, free_port, give, started
+from output_fakes import PlcProcess, a_line, free_port, give, started
 from pymodbus.client import ModbusTcpClient
 
 from differad_edge.outputs.modbus.registers import ERROR_CODES, INPUTS, Command, Holding, Input, Status
@@ -151,43 +149,6 @@ def test_only_clients_of_the_settings_are_let_in(tmp_path: Path) -> None:
         stranger.settimeout(5)
         assert stranger.recv(1) == b""
     server.close()
-
-
-PLC_PROGRAM = """
-import sys
-sys.path.insert(0, {tests!r})
-from pymodbus.client import ModbusTcpClient
-client = ModbusTcpClient("127.0.0.1", port={port}, timeout=5)
-assert client.connect()
-while True:
-    inputs = client.read_input_registers(0, count=26).registers
-    if inputs[0] & 8:
-        print(inputs[4] << 16 | inputs[5], inputs[7], flush=True)
-        client.write_registers(0, [2, 0])
-        while client.read_input_registers(0, count=1).registers[0] & 8:
-            pass
-        client.write_registers(0, [0, 0])
-"""
-
-
-class PlcProcess:
-    """A PLC in a process of its own, which can be killed; what it has taken stands in a file."""
-
-    def __init__(self, port: int, log: Path) -> None:
-        self._log = log
-        self._file = log.open("a")
-        program = PLC_PROGRAM.format(tests=str(Path(__file__).parent), port=port)
-        self._process = subprocess.Popen([sys.executable, "-c", program], stdout=self._file)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(10)
-        self._file.close()
-
-    @staticmethod
-    def taken(log: Path) -> list[int]:
-        lines = log.read_text().split("\n")[:-1] if log.exists() else []
-        return [int(line.split()[0]) for line in lines]
 
 
 @pytest.mark.slow
