@@ -197,9 +197,11 @@ from pymodbus.exceptions import ModbusException
 client = ModbusTcpClient("127.0.0.1", port={port}, timeout=5)
 while True:
     try:
-        if not client.connected and not client.connect():
-            time.sleep(0.02)
-            continue
+        if not client.connected:
+            if not client.connect():
+                time.sleep(0.02)
+                continue
+            client.write_registers(0, [0, 0])  # what it had set when it was killed
         inputs = client.read_input_registers(0, count=26).registers
         if inputs[0] & 8:
             print(inputs[4] << 16 | inputs[5], inputs[7], flush=True)

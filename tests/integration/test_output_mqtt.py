@@ -71,6 +71,7 @@ def test_results_and_the_state_arrive_and_the_end_is_told(tmp_path: Path, broker
         given = give(server, 20)
         until(lambda: len(listener.results()) >= 20, 10)
         until(lambda: listener.states()[-1].get("ready"), 10)
+        until(lambda: server.line.status()["outputs"][0]["sent"] == 20)  # its confirmations come after the messages
         [status] = server.line.status()["outputs"]
         assert (status["open"], status["sent"], status["dropped"]) == (True, 20, {})
         assert b'differad_edge_output_sent_total{output="mqtt"} 20.0' in server.line.metrics()
