@@ -47,26 +47,23 @@ def cell() -> Iterator[Cell]:
 
 
 @pytest.fixture(scope="session")
-def messages() -> Path:
-    """Where differad_edge_msgs and vision_msgs are built; kept in build/ until their definitions change."""
+def installed() -> Path:
+    """Where colcon has installed the packages below ros/, and vision_msgs; kept in build/ until they change."""
     if not HAS_ROS:
         pytest.skip("rclpy is not installed: pip install 'differad-edge[ros]'")
-    if importlib.util.find_spec("rosidl_adapter") is None or not (
-        Path(sys.prefix, "share", "rosidl_default_generators").is_dir() and shutil.which("cmake")
-    ):
-        pytest.skip("message packages cannot be built: pip install 'differad-edge[ros-build]', and cmake and g++")
-    sources = [ROOT / "ros" / "differad_edge_msgs", ROOT / "tests" / "ros" / "vision_msgs"]
+    if importlib.util.find_spec("colcon_ros") is None or not (shutil.which("cmake") and shutil.which("g++")):
+        pytest.skip("nothing can be built: pip install 'differad-edge[ros-build]', and scripts/system-packages")
+    sources = [ROOT / "ros", ROOT / "tests" / "ros" / "vision_msgs"]
     digest = hashlib.sha256(sys.version.encode())
     for source in sources:
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        for file in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
             digest.update(file.read_bytes())
-    prefix = ROOT / "build" / f"ros-messages-{digest.hexdigest()[:12]}"
+    prefix = ROOT / "build" / f"ros-{digest.hexdigest()[:12]}"
     if not (prefix / "complete").exists():
-        for source in sources:
-            subprocess.run(
-                [str(ROOT / "ros" / "build_messages"), str(source), str(prefix)],
-                env={**os.environ, "PYTHON": sys.executable},
-                check=True,
-            )
+        subprocess.run(
+            [str(ROOT / "ros" / "colcon_build"), str(prefix), *map(str, sources)],
+            env={**os.environ, "PYTHON": sys.executable},
+            check=True,
+        )
         (prefix / "complete").touch()
     return prefix

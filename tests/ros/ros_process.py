@@ -56,25 +56,29 @@ def image_message(pixels: NDArray[np.uint8], number: int, encoding: str = "bgr8"
     )
 
 
-def environment(messages: Path | None, *paths: Path) -> dict[str, str]:
-    """For a process that imports from ``paths``; ``messages``: where message packages were built."""
+def environment(installed: Path | None, *paths: Path) -> dict[str, str]:
+    """For a process that imports from ``paths``; ``installed``: where colcon has installed packages."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     found = [str(path) for path in paths]
-    if messages is not None:
-        found += [str(path) for path in messages.glob("lib/python*/site-packages")]
+    if installed is not None:
+        found += [str(path) for path in installed.glob("lib/python*/site-packages")]
         # The wheels have put their own folders there, and need them.
-        env["LD_LIBRARY_PATH"] = os.pathsep.join([str(messages / "lib"), os.environ.get("LD_LIBRARY_PATH", "")])
+        env["LD_LIBRARY_PATH"] = os.pathsep.join([str(installed / "lib"), os.environ.get("LD_LIBRARY_PATH", "")])
     env["PYTHONPATH"] = os.pathsep.join(found)
     return env
 
 
 class NodeProcess:
-    """One node in a process of its own. ``params``: its parameters."""
+    """One node in a process of its own, from the source or as colcon has ``installed`` it. ``params``: its parameters."""
 
-    def __init__(self, params: Mapping[str, Any], *arguments: str, messages: Path | None = None) -> None:
-        env = environment(messages, ROOT / "ros" / "differad_edge_ros")
+    def __init__(self, params: Mapping[str, Any], *arguments: str, installed: Path | None = None) -> None:
+        if installed is None:
+            env = environment(None, ROOT / "ros" / "differad_edge_ros")
+            node = [sys.executable, "-m", "differad_edge_ros.node"]
+        else:
+            env, node = environment(installed), [str(installed / "lib" / "differad_edge_ros" / "inspector")]
         given = [part for name, value in params.items() for part in ("-p", f"{name}:={json.dumps(value)}")]
-        command = [sys.executable, "-m", "differad_edge_ros.node", *arguments, "--ros-args", *given]
+        command = [*node, *arguments, "--ros-args", *given]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def kill(self) -> None:
@@ -118,10 +122,10 @@ class Cell:
         listen(String, "/inspector/state", lambda message: self.states.append(message.data), latched)
         listen(DiagnosticArray, "/diagnostics", lambda message: self.diagnostics.extend(message.status), kept)
 
-    def start(self, params: Mapping[str, Any], *arguments: str, messages: Path | None = None) -> NodeProcess:
+    def start(self, params: Mapping[str, Any], *arguments: str, installed: Path | None = None) -> NodeProcess:
         """A node that has come up; with ``autostart`` among its parameters, one that is active and hears the camera."""
         self.states.clear()
-        node = NodeProcess(params, *arguments, messages=messages)
+        node = NodeProcess(params, *arguments, installed=installed)
         self.nodes.append(node)
         wanted = "active" if params.get("autostart") else "unconfigured"
         self.until(lambda: wanted in self.states or node.process.poll() is not None, START_S)

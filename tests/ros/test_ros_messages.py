@@ -1,4 +1,4 @@
-"""With the message packages built: typed results, detections, and the services inspect, register, select_product."""
+"""As colcon builds it: typed results, detections, and the services inspect, register, select_product."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def test_a_robot_program_sees_typed_results_and_services(cell: Cell, messages: Path, tmp_path: Path) -> None:
+def test_a_robot_program_sees_typed_results_and_services(cell: Cell, installed: Path, tmp_path: Path) -> None:
     scene, box = Scene(3), Box(100, 80, 150, 120)
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     cv2.imwrite(str(good), scene.reference)
@@ -33,10 +33,10 @@ def test_a_robot_program_sees_typed_results_and_services(cell: Cell, messages: P
     with EdgeInspector(store=tmp_path / "store", engine="lite", threads=1) as inspector:
         inspector.register("board", [good])
     params = {"store": str(tmp_path / "store"), "product": "board", "threads": 1, "autostart": True}
-    cell.start(params, messages=messages)
+    cell.start(params, installed=installed)
     probe = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("typed_probe.py")), str(good), str(bad)],
-        env=environment(messages, ROOT / "tests"),
+        env=environment(installed, ROOT / "tests"),
         capture_output=True,
         text=True,
         timeout=120,
@@ -58,3 +58,15 @@ def test_a_robot_program_sees_typed_results_and_services(cell: Cell, messages: P
     assert told["boxes"][1][0] == [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     assert x1 < box.center[0] < x2
     assert y1 < box.center[1] < y2
+
+
+def test_what_colcon_installs_is_what_launch_and_rosdep_look_for(installed: Path) -> None:
+    share = installed / "share" / "differad_edge_ros"
+    assert (installed / "share/ament_index/resource_index/packages/differad_edge_ros").is_file()
+    assert {file.name for file in share.rglob("*") if file.is_file()} >= {
+        "package.xml",
+        "cell.launch.py",
+        "cell.rviz",
+        "cell.yaml",
+        "fastdds.xml",
+    }
