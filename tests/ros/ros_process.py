@@ -69,7 +69,7 @@ def environment(installed: Path | None, *paths: Path) -> dict[str, str]:
 
 
 class NodeProcess:
-    """One node in a process of its own, from the source or as colcon has ``installed`` it. ``params``: its parameters."""
+    """One node as a process, from the source or as colcon has ``installed`` it. ``params``: its parameters."""
 
     def __init__(self, params: Mapping[str, Any], *arguments: str, installed: Path | None = None) -> None:
         if installed is None:
