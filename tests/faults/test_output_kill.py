@@ -142,6 +142,7 @@ def test_a_line_and_peers_killed_during_1000_results_lose_none_that_was_written(
         "modbus": lambda: PlcProcess.taken(log),
     }
     plc, kills = PlcProcess(plc_port, log), 0
+    line: Line | None = None
     try:
         while kills < KILLS or len(written(tmp_path)) < RESULTS:
             line = Line(tmp_path, outputs)
@@ -166,8 +167,9 @@ def test_a_line_and_peers_killed_during_1000_results_lose_none_that_was_written(
             assert list(dict.fromkeys(got())) == numbers, f"{name}: not in order, or never written"
         with InspectionClient(line.addresses["control"], line.addresses["publish"]) as client:
             assert [one["dropped"] for one in client.status()["outputs"]] == [{}, {}, {}]
-        line.kill()
     finally:
+        if line is not None:
+            line.kill()
         plc.kill()
         subscriber.close()
         receiver.close()
