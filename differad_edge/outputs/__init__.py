@@ -16,6 +16,7 @@ from differad_edge.outputs.base import LineControl, Output, Record
 from differad_edge.outputs.settings import (
     ModbusSettings,
     MqttSettings,
+    OpcUaClientSettings,
     OpcUaSettings,
     OutputSettings,
     PluginSettings,
@@ -56,6 +57,10 @@ def _built_in(settings: OutputSettings, line: LineControl) -> Output | None:
         from differad_edge.outputs.opcua.server import OpcUaOutput
 
         return OpcUaOutput(settings, line)
+    if isinstance(settings, OpcUaClientSettings):
+        from differad_edge.outputs.opcua.client import OpcUaClientOutput
+
+        return OpcUaClientOutput(settings)
     return None
 
 

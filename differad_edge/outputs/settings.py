@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, PositiveFloat, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from differad_edge.config import ConfigModel
+from differad_edge.outputs.opcua.settings import OpcUaClientSettings, OpcUaSettings
+from differad_edge.outputs.settings_base import OutputSettings, host_and_port, is_loopback, variable
 
 __all__ = [
     "AnyOutputSettings",
     "ModbusSettings",
     "MqttSettings",
+    "OpcUaClientSettings",
     "OpcUaSettings",
     "OutputSettings",
     "PluginSettings",
     "WebhookSettings",
 ]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-
-
-def _plain_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("letters, digits, '.', '_' and '-', at most 64, the first a letter or digit")
-    return value
-
-
-def _variable(value: str | None) -> str | None:
-    if value is not None and not _VARIABLE.fullmatch(value):
-        raise ValueError("the name of an environment variable, which holds the secret")
-    return value
-
-
-def _host_and_port(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("HOST:PORT such as 127.0.0.1:5020")
-    return value
-
-
-class OutputSettings(ConfigModel):
-    """What every output has."""
-
-    type: str
-    name: str
-    """Each once; in metrics, alarms and the status."""
-    station: str | None = None
-    """Only its results; None: those of all stations."""
-    durable: bool = False
-    """Results come again from the journal after a broken connection or a restart, until each is confirmed once."""
-    capacity: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Results that wait in memory; then the oldest is dropped or, where it is durable, read from the journal later."""
-    most_behind: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
-    """Of a durable output: more results than these are not made up for; the oldest are dropped."""
-    retry_min_ms: PositiveFloat = 250.0
-    """Pause before the next attempt; it doubles, less up to a half at random, ..."""
-    retry_max_ms: PositiveFloat = 30_000.0
-    """... up to this."""
-
-    _name = field_validator("name")(_plain_name)
 
 
 class WebhookSettings(OutputSettings):
@@ -82,7 +38,7 @@ class WebhookSettings(OutputSettings):
     ca_file: Path | None = None
     """PEM file of who signed the server's certificate; None: those that the machine trusts."""
 
-    _secret = field_validator("secret_env")(_variable)
+    _secret = field_validator("secret_env")(variable)
 
     @field_validator("url")
     @classmethod
@@ -131,7 +87,7 @@ class MqttSettings(OutputSettings):
     timeout_ms: Annotated[float, Field(ge=10, le=60_000)] = 5000.0
     """To connect, and for a confirmation."""
 
-    _variables = field_validator("user_env", "password_env")(_variable)
+    _variables = field_validator("user_env", "password_env")(variable)
 
     @property
     def broker_port(self) -> int:
@@ -153,7 +109,7 @@ class MqttSettings(OutputSettings):
             raise ValueError("key_file only with a cert_file")
         if self.password_env is not None and self.user_env is None:
             raise ValueError("password_env only with a user_env")
-        if self.password_env is not None and not self.tls and not _LOOPBACK.fullmatch(self.host):
+        if self.password_env is not None and not self.tls and not is_loopback(self.host):
             raise ValueError(f"a password to {self.host} only with tls: true")
         return self
 
@@ -176,7 +132,7 @@ class ModbusSettings(OutputSettings):
     gap_ms: Annotated[float, Field(ge=0, le=60_000)] = 20.0
     """Without the handshake: how long they are off before the next result."""
 
-    _address = field_validator("address")(_host_and_port)
+    _address = field_validator("address")(host_and_port)
 
     @field_validator("clients")
     @classmethod
@@ -190,41 +146,12 @@ class ModbusSettings(OutputSettings):
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> ModbusSettings:
-        if not self.clients and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
+        if not self.clients and not is_loopback(self.address.rpartition(":")[0]):
             raise ValueError(f"address {self.address} only with clients, or a loopback address")
         if self.durable and not self.handshake:
             raise ValueError("durable only with the handshake: nothing else confirms a result")
         if not self.handshake and self.hold_ms == 0:
             raise ValueError("without the handshake a hold_ms above 0: nobody would see a result")
-        return self
-
-
-class OpcUaSettings(OutputSettings):
-    """An OPC UA server with the station's state, its results, and methods: see docs/OUTPUTS.md for its nodes."""
-
-    type: Literal["opcua"]
-    name: str = "opcua"
-    address: str = "127.0.0.1:4840"
-    """"host:port" to listen at."""
-    certificate: Path | None = None
-    private_key: Path | None = None
-    """Of the server, made by `differad-edge certificate`; then nothing but Basic256Sha256, signed and encrypted."""
-    trusted: Path | None = None
-    """Folder with the certificates of the clients that may connect."""
-    handshake: bool = False
-    """The next result is shown after a client has acknowledged this one."""
-
-    _address = field_validator("address")(_host_and_port)
-
-    @model_validator(mode="after")
-    def _what_goes_together(self) -> OpcUaSettings:
-        given = [one is not None for one in (self.certificate, self.private_key, self.trusted)]
-        if any(given) and not all(given):
-            raise ValueError("certificate, private_key and trusted together, or none of them")
-        if not all(given) and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
-            raise ValueError(f"address {self.address} only with certificates, or a loopback address")
-        if self.durable and not self.handshake:
-            raise ValueError("durable only with the handshake: nothing else confirms a result")
         return self
 
 
@@ -248,11 +175,12 @@ AnyOutputSettings = Annotated[
     Annotated[MqttSettings, Tag("mqtt")]
     | Annotated[ModbusSettings, Tag("modbus")]
     | Annotated[OpcUaSettings, Tag("opcua")]
+    | Annotated[OpcUaClientSettings, Tag("opcua-client")]
     | Annotated[WebhookSettings, Tag("webhook")]
     | Annotated[PluginSettings, Tag("plugin")],
     Discriminator(
         _type_of,
         custom_error_type="output_type",
-        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, webhook or plugin",
+        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, opcua-client, webhook or plugin",
     ),
 ]

@@ -29,7 +29,7 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENDPOINT = re.compile(r"tcp://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.*-]+):(?P<port>\d{1,5}|\*)|ipc://(?P<path>.+)")
 _SHORTEST_TOKEN = 16
-_OUTPUTS_OF_ONE_STATION = ("modbus", "opcua")  # one panel shows one place
+_OUTPUTS_OF_ONE_STATION = ("modbus", "opcua", "opcua-client")  # one panel shows one place
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
 
 

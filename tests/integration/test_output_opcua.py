@@ -19,6 +19,7 @@ from output_fakes import a_line, free_port, give, started
 
 from differad_edge.outputs.opcua.certificates import application_uri
 from differad_edge.outputs.opcua.server import NAMESPACE
+from differad_edge.results import Verdict
 from differad_edge.runtime.record import ResultRecord
 from differad_edge.runtime.server import LineServer
 
@@ -31,6 +32,10 @@ class Peer:
     def __init__(self, client: Client, space: int) -> None:
         self.client = client
         self._space = space
+
+    @property
+    def space(self) -> int:
+        return self._space
 
     async def node(self, part: str, name: str | None = None) -> Any:
         path = ["VisionSystem", part] + ([] if name is None else [name])
@@ -63,9 +68,12 @@ async def peer(port: int, certificates: Path | None = None) -> AsyncIterator[Pee
         yield Peer(client, await client.get_namespace_index(NAMESPACE))
 
 
-def line(folder: Path, port: int, camera: dict[str, Any] | None = None, **output: Any) -> LineServer:
+def line(
+    folder: Path, port: int, camera: dict[str, Any] | None = None, script: Any = None, **output: Any
+) -> LineServer:
     given = {"type": "opcua", "address": f"127.0.0.1:{port}", **output}
-    server = started(a_line(folder, [given], **({} if camera is None else {"camera": camera})))
+    more = {"camera": camera, "script": script}
+    server = started(a_line(folder, [given], **{name: one for name, one in more.items() if one is not None}))
     until(lambda: server.line.status()["outputs"][0]["open"], 150)
     return server
 
@@ -152,6 +160,87 @@ def test_without_the_handshake_the_newest_result_is_shown_and_a_subscription_hea
                 give_up -= 1
             assert heard.values == [0, 1, 2, 3, 4, 5]
             assert await mes.read("ResultManagement", "ResultReady") == [True]
+
+    try:
+        asyncio.run(talk())
+    finally:
+        server.close()
+
+
+class Events:
+    """What a subscription hears."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def event_notification(self, event: Any) -> None:
+        self.got.append(event)
+
+    async def until(self, count: int) -> None:
+        for _ in range(1000):
+            if len(self.got) >= count:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def subscribed(mes: Peer, source: Any, kind: str) -> Events:
+    events = Events()
+    subscription = await mes.client.create_subscription(20, events)
+    base = mes.client.get_node(ua.ObjectIds.BaseEventType)
+    await subscription.subscribe_events(source, await base.get_child(f"{mes.space}:{kind}"), queuesize=0)
+    return events
+
+
+def test_each_result_is_one_event_for_all_who_subscribe(tmp_path: Path) -> None:
+    port, count = free_port(), 300
+    verdicts = [Verdict.OK, Verdict.NG, Verdict.UNDECIDED]  # the last without a reason, which is an ERROR
+    server = line(tmp_path, port, script=lambda image, product: verdicts[int(image[0, 0, 0]) % 3])
+
+    async def talk() -> None:
+        async with peer(port) as mes, peer(port) as other:
+            system = await mes.client.nodes.objects.get_child(f"{mes.space}:VisionSystem")
+            near = await subscribed(mes, system, "ResultReadyEventType")
+            far = await subscribed(other, other.client.nodes.server, "ResultReadyEventType")
+            given = await asyncio.to_thread(give, server, count)
+            await near.until(count)
+            await far.until(count)
+            await asyncio.sleep(0.3)  # for those that should not come
+            assert [event.ResultId for event in near.got] == list(range(1, count + 1))
+            assert [event.EventId for event in far.got] == [event.EventId for event in near.got]
+            for record, event in zip(given, near.got, strict=True):
+                assert event.SourceNode == system.nodeid
+                assert ResultRecord.from_json(event.Record) == record
+                verdict = record.verdict
+                said = (event.Verdict, event.Passed, event.Failed, event.RecipeId, event.IsPartial)
+                assert said == (verdict.value, verdict is Verdict.OK, verdict is Verdict.NG, "p", False)
+                assert event.ResultState == (4 if verdict is Verdict.ERROR else 1)
+                assert event.Severity == {Verdict.OK: 100, Verdict.NG: 300}.get(verdict, 600)
+                assert event.Message.Text == f"result {record.sequence}: {verdict.value}"
+                assert event.CreationTime.isoformat()[:23] == record.captured_utc[:23]
+            assert {event.Verdict for event in near.got} == {"OK", "NG", "ERROR"}
+
+    try:
+        asyncio.run(talk())
+    finally:
+        server.close()
+
+
+def test_a_change_of_state_is_an_event_and_a_state_that_stays_is_none(tmp_path: Path) -> None:
+    port = free_port()
+    server = line(tmp_path, port)
+
+    async def talk() -> None:
+        async with peer(port) as mes:
+            while await mes.read("VisionStateMachine", "Ready") != [True]:
+                await asyncio.sleep(0.01)
+            heard = await subscribed(mes, mes.client.nodes.server, "StateChangedEventType")
+            await asyncio.sleep(0.5)  # ten heartbeats
+            assert heard.got == []
+            assert await mes.call("VisionStateMachine", "Halt") == ""
+            await heard.until(1)
+            assert [(event.FromState, event.ToState, event.Ready) for event in heard.got] == [
+                ("Ready", "Halted", False)
+            ]
 
     try:
         asyncio.run(talk())

@@ -20,9 +20,9 @@ from typing import Any
 
 from differad_edge.errors import DifferadError
 from differad_edge.outputs.base import ACCEPTING_STATES, LineControl, Record, state_of
+from differad_edge.outputs.codes import state_code
 from differad_edge.outputs.modbus.registers import (
     INPUTS,
-    STATE_CODES,
     Command,
     Input,
     Status,
@@ -91,7 +91,7 @@ class Panel:
         with self._changed:
             self._set(Status.READY, state in ACCEPTING_STATES)
             self._set(Status.STATION_ERROR, state == "Error")
-            self._inputs[Input.STATE] = STATE_CODES.get(state, STATE_CODES["Error"])
+            self._inputs[Input.STATE] = state_code(state)
             self._heartbeat = self._heartbeat + 1 & 0xFFFF
             self._inputs[Input.HEARTBEAT] = self._heartbeat
 

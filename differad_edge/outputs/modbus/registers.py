@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import IntEnum, IntFlag
 
 from differad_edge.outputs.base import Record
-from differad_edge.results import Reason
+from differad_edge.outputs.codes import OTHER, REASON_CODES, STATE_CODES, VERDICT_CODES, reason_code, verdict_code
 
 __all__ = [
     "ERROR_CODES",
@@ -87,30 +87,6 @@ class Input(IntEnum):
 INPUTS = 26
 """How many input registers there are."""
 
-STATE_CODES: Mapping[str, int] = {
-    "Preoperational": 0,
-    "Halted": 1,
-    "Error": 2,
-    "Initialized": 3,
-    "Ready": 4,
-    "SingleExecution": 5,
-    "ContinuousExecution": 6,
-}
-VERDICT_CODES: Mapping[str, int] = {"OK": 1, "NG": 2, "UNDECIDED": 3, "ERROR": 4}  # 0: no result yet
-REASON_CODES: Mapping[str, int] = {
-    Reason.DEADLINE: 1,
-    Reason.UNPARSABLE_ANSWER: 2,
-    Reason.MISALIGNED: 3,
-    Reason.ONE_REFERENCE: 4,
-    Reason.BAD_FRAME: 5,
-    Reason.ENGINE_FAILURE: 6,
-    Reason.NONFINITE_SCORE: 7,
-    Reason.UNVERIFIED_REFERENCE: 8,
-    Reason.NO_FRAME: 9,
-    Reason.SUPERSEDED: 10,
-    Reason.STOPPED: 11,
-}
-_OTHER = 99
 ERROR_CODES: Mapping[str, int] = {
     "not-ready": 1,
     "busy": 2,
@@ -126,7 +102,7 @@ def split32(value: int) -> tuple[int, int]:
 
 def error_code(code: str) -> int:
     """The number of a refusal's code."""
-    return ERROR_CODES.get(code, _OTHER)
+    return ERROR_CODES.get(code, OTHER)
 
 
 def result_registers(record: Record, trigger_number: int) -> dict[int, int]:
@@ -134,13 +110,12 @@ def result_registers(record: Record, trigger_number: int) -> dict[int, int]:
     high, low = split32(record["sequence"])
     findings = record["findings"]
     strongest = max(findings, key=lambda finding: finding["score"])["box"] if findings else (0, 0, 0, 0)
-    reason = record["reason"]
     return {
         Input.SEQUENCE: high,
         Input.SEQUENCE + 1: low,
         Input.TRIGGER_NUMBER: trigger_number,
-        Input.VERDICT: VERDICT_CODES.get(record["verdict"], VERDICT_CODES["ERROR"]),
-        Input.REASON: 0 if reason is None else REASON_CODES.get(reason, _OTHER),
+        Input.VERDICT: verdict_code(record["verdict"]),
+        Input.REASON: reason_code(record["reason"]),
         Input.SCORE_PER_MILLE: _word(record["score"] * 1000),
         Input.FINDINGS: _word(len(findings)),
         **{Input.BOX_X1_PX + index: _word(edge) for index, edge in enumerate(strongest)},

@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("plc", "asyncua") from error
 
-__all__ = ["CERTIFICATE", "PRIVATE_KEY", "TrustedClients", "application_uri", "make_certificate"]
+__all__ = ["CERTIFICATE", "PRIVATE_KEY", "TrustedClients", "application_uri", "make_certificate", "valid_certificate"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +67,17 @@ def application_uri(certificate: Path) -> str:
         ) from error
 
 
+def valid_certificate(certificate: Path, *, setting: str) -> bytes:
+    """In DER. Raises ConfigError for one that cannot be read or is not valid now."""
+    try:
+        found = _read(certificate)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{setting}: got {str(certificate)!r}, allowed: a DER or PEM certificate") from error
+    if not _is_valid_now(found):
+        raise ConfigError(f"{setting}: {str(certificate)!r} is not valid now, only until {found.not_valid_after_utc}")
+    return found.public_bytes(Encoding.DER)
+
+
 class TrustedClients:
     """Lets in whose certificate lies in ``folder`` (.der, .pem), now; the channel has proven that the key is theirs."""
 
@@ -81,7 +92,6 @@ class TrustedClients:
         """Called by the server when a session begins. None: not let in."""
         if not isinstance(certificate, bytes):
             return None
-        now = datetime.now(timezone.utc)  # certificates are valid by the calendar
         for file in self._folder.iterdir():
             try:
                 one = _read(file)
@@ -89,10 +99,15 @@ class TrustedClients:
                 _log.warning("trusted: %s is no certificate: %s", file, error)
                 continue
             if one.public_bytes(Encoding.DER) == certificate:
-                if one.not_valid_before_utc - timedelta(minutes=5) <= now <= one.not_valid_after_utc:
+                if _is_valid_now(one):
                     return User(role=UserRole.User, name=file.stem)
                 _log.warning("trusted: the certificate %s is not valid now", file)
         return None
+
+
+def _is_valid_now(certificate: x509.Certificate) -> bool:
+    now = datetime.now(timezone.utc)  # certificates are valid by the calendar
+    return certificate.not_valid_before_utc - timedelta(minutes=5) <= now <= certificate.not_valid_after_utc
 
 
 def _read(file: Path) -> x509.Certificate:

@@ -13,6 +13,12 @@ from differad_edge.runtime.settings import LineSettings
 JOURNAL = {"journal": {"path": "j.sqlite"}}
 HOOK = {"type": "webhook", "url": "https://mes.local/results"}
 
+LOCAL = "opc.tcp://127.0.0.1:4840"
+PLC = "opc.tcp://plc.local:4840"
+CLIENT = {"type": "opcua-client", "url": LOCAL, "nodes": {"result_id": "ns=4;i=1001"}}
+FILES = {"certificate": "c.der", "private_key": "k.pem", "server_certificate": "plc.der"}
+ACKNOWLEDGED = {name: f"ns=4;s=Vision.{name}" for name in ("result_id", "result_ready", "acknowledge")}
+
 
 def parsed(*outputs: dict[str, Any], stations: int = 1, **line: Any) -> LineSettings:
     names = ["a", "b"][:stations]
@@ -25,10 +31,11 @@ def test_every_kind_with_what_it_needs() -> None:
         {"type": "mqtt", "host": "broker", "tls": True},
         {"type": "modbus"},
         {"type": "opcua"},
+        CLIENT,
         HOOK,
         {"type": "plugin", "plugin": "lamp"},
     ).outputs
-    assert [output.name for output in found] == ["mqtt", "modbus", "opcua", "webhook", "plugin"]
+    assert [output.name for output in found] == ["mqtt", "modbus", "opcua", "opcua-client", "webhook", "plugin"]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,27 @@ def test_every_kind_with_what_it_needs() -> None:
         ({"type": "opcua", "address": "0.0.0.0:4840"}, "only with certificates, or a loopback address"),
         ({"type": "opcua", "certificate": "c.der"}, "certificate, private_key and trusted together"),
         ({"type": "opcua", "durable": True}, "durable only with the handshake"),
+        ({"type": "opcua-client", "url": LOCAL}, "opcua-client.nodes: missing"),
+        ({**CLIENT, "url": "http://plc:4840"}, "opc.tcp://host:port"),
+        ({**CLIENT, "url": "opc.tcp://plc"}, "opc.tcp://host:port"),
+        ({**CLIENT, "url": "opc.tcp://u:hunter2@127.0.0.1:4840"}, "without a user, a password"),
+        ({**CLIENT, "url": PLC}, "plc.local only with certificates, or with plaintext: true"),
+        ({**CLIENT, "url": PLC, "plaintext": True, **FILES}, "plaintext: true only without certificates"),
+        ({**CLIENT, "certificate": "c.der"}, "certificate, private_key and server_certificate together"),
+        ({**CLIENT, "password_env": "P"}, "password_env only with a user_env"),
+        (
+            {**CLIENT, "url": PLC, "plaintext": True, "user_env": "U", "password_env": "P"},
+            "a password to plc.local only with certificates",
+        ),
+        ({**CLIENT, "user_env": "a name"}, "the name of an environment variable"),
+        ({**CLIENT, "nodes": {"pased": "ns=4;s=x"}}, "'pased' is none of: acknowledge, box_x1_px"),
+        ({**CLIENT, "nodes": {"passed": "Vision.Passed"}}, "passed: 'Vision.Passed' is no node id such as"),
+        ({**CLIENT, "nodes": {"passed": "ns=70000;i=1"}}, "ns is 65535 at the most"),
+        ({**CLIENT, "nodes": {"passed": "i=4294967296"}}, "i is 4294967295"),
+        ({**CLIENT, "nodes": {"passed": "i=1", "failed": "i=1"}}, "passed and failed: a node each, got 'i=1'"),
+        ({**CLIENT, "nodes": {"passed": "i=1"}}, "nodes with result_ready or result_id"),
+        ({**CLIENT, "nodes": {"result_id": "i=1", "acknowledge": "i=2"}}, "acknowledge only with result_id and"),
+        ({**CLIENT, "durable": True}, "durable only with acknowledge"),
     ],
 )
 def test_what_is_refused(output: dict[str, Any], message: str) -> None:
@@ -73,3 +101,12 @@ def test_names_once_and_a_panel_shows_one_station() -> None:
     with pytest.raises(ConfigError, match="modbus: a station, where there are several: a, b"):
         parsed({"type": "modbus"}, stations=2)
     assert parsed({"type": "modbus", "station": "b"}, {**HOOK, "durable": True}, stations=2, **JOURNAL).outputs
+
+
+def test_a_plc_beyond_this_machine_that_confirms() -> None:
+    given = {**CLIENT, "url": PLC, "nodes": ACKNOWLEDGED, "durable": True, "user_env": "U", "password_env": "P"}
+    assert parsed({**given, **FILES}, **JOURNAL).outputs[0].durable
+    quoted = {"result_id": 'ns=3;s="Vision DB"."Result"."Id"'}
+    assert parsed({**CLIENT, "url": PLC, "plaintext": True, "nodes": quoted}).outputs[0].type == "opcua-client"
+    with pytest.raises(ConfigError, match="opcua-client: a station, where there are several"):
+        parsed(CLIENT, stations=2)
