@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from differad_edge.deadline import Deadline
 from differad_edge.errors import DeadlineExceeded
@@ -23,12 +25,32 @@ OnLate: TypeAlias = "Callable[[Result], None]"
 _RETURN_MARGIN_MS = 2.0
 """What waking the caller and writing the answer takes: waiting ends this long before the deadline."""
 
+_EXIT_S = 2.0
+_running: weakref.WeakKeyDictionary[threading.Thread, _Calls[Any]] = weakref.WeakKeyDictionary()
+
+
+def _finish() -> None:
+    """Let work that nobody waits for end before the interpreter does, for a while.
+
+    Python ends a daemon thread that comes back from native code by unwinding its stack; C++ between there and here ends
+    the process for that ("terminate called without an active exception"), with 134 instead of the program's exit code.
+    """
+    threads = list(_running.items())
+    for _, calls in threads:
+        calls.put(None)
+    give_up_s = time.monotonic() + _EXIT_S
+    for thread, _ in threads:
+        thread.join(max(0.0, give_up_s - time.monotonic()))
+
+
+atexit.register(_finish)
+
 
 class DeadlineWorker(Generic[Result]):
     """One thread that works through calls in order; callers wait no longer than their deadline.
 
     Work whose caller has left goes on to its end, its result is dropped, and the next caller waits for it within its
-    own deadline. The thread is a daemon: work that hangs for ever does not keep the process alive.
+    own deadline. The thread is a daemon: work that hangs for ever does not keep the process alive for long.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,6 +79,7 @@ class DeadlineWorker(Generic[Result]):
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, args=(self._calls,), name=self._name, daemon=True)
+                _running[self._thread] = self._calls
                 self._thread.start()
             self._calls.put((work, future))
         if deadline is None:

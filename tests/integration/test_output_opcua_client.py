@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ from differad_edge.errors import ConfigError, OutputError, OutputRefusedError
 from differad_edge.outputs.opcua.client import OpcUaClientOutput
 from differad_edge.outputs.settings import OpcUaClientSettings
 from differad_edge.results import Verdict
+from differad_edge.runtime.record import ResultRecord
+from differad_edge.runtime.server import LineServer
 
 NO = threading.Event()
 PLC = Path(__file__).parents[1] / "opcua_plc.py"
@@ -334,48 +337,93 @@ def test_a_whole_line_and_a_plc_that_acknowledges(plc: Plc, tmp_path: Path) -> N
     assert plc.read("ready") is False
 
 
+class PlcProcess:
+    """One of its own that can be killed; ``seen``: what it has taken, over all its lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._file = folder / "seen.tsv"
+        self.start()
+
+    @property
+    def seen(self) -> list[list[str]]:
+        return [row.split("\t") for row in self._file.read_text().splitlines()] if self._file.exists() else []
+
+    def start(self) -> None:
+        command = [sys.executable, str(PLC), str(self.port), str(self._file)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "listening\n"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def line(self, folder: Path) -> LineServer:
+        """A line that writes into it, durably, with a verdict that depends on the part."""
+        mapped = nodes("passed", "failed", "result_id", "part_id", "result_ready", "acknowledge")
+        given = {"type": "opcua-client", "url": f"opc.tcp://127.0.0.1:{self.port}", "nodes": mapped, "durable": True}
+        return started(
+            a_line(
+                folder,
+                [{**given, "capacity": 20, "poll_ms": 2, "timeout_ms": 1000}],
+                script=lambda image, product: Verdict.NG if image[0, 0, 0] % 2 else Verdict.OK,
+            )
+        )
+
+    def assert_has_all(self, records: list[ResultRecord]) -> None:
+        said = {str(one.sequence): [str(one.verdict is Verdict.OK), str(one.verdict is Verdict.NG)] for one in records}
+        assert list(said) == [str(number) for number in range(1, len(records) + 1)]
+        assert list(dict.fromkeys(row[0] for row in self.seen)) == list(said)
+        assert all(said[row[0]] == row[1:3] for row in self.seen)
+        assert {row[1] for row in self.seen} == {"True", "False"}
+
+
 @pytest.mark.slow
 def test_a_plc_that_is_killed_in_the_middle_gets_every_result(tmp_path: Path) -> None:
-    port, file = free_port(), tmp_path / "seen.tsv"
-
-    def plc_process() -> subprocess.Popen[str]:
-        found = subprocess.Popen([sys.executable, str(PLC), str(port), str(file)], stdout=subprocess.PIPE, text=True)
-        assert found.stdout is not None
-        assert found.stdout.readline() == "listening\n"
-        return found
-
-    def seen() -> list[list[str]]:
-        return [line.split("\t") for line in file.read_text().splitlines()] if file.exists() else []
-
-    mapped = nodes("passed", "failed", "result_id", "part_id", "result_ready", "acknowledge")
-    given = {"type": "opcua-client", "url": f"opc.tcp://127.0.0.1:{port}", "nodes": mapped, "durable": True}
-    server = started(
-        a_line(
-            tmp_path,
-            [{**given, "capacity": 20, "poll_ms": 2, "timeout_ms": 3000}],
-            script=lambda image, product: Verdict.NG if image[0, 0, 0] % 2 else Verdict.OK,
-        )
-    )
-    process = plc_process()
+    plc = PlcProcess(tmp_path)
+    server = plc.line(tmp_path)
     records = []
     try:
         for _ in range(3):
             until(lambda: server.line.status()["outputs"][0]["open"], 60)
-            before = len(seen())
+            before = len(plc.seen)
             records += give(server, 60, seed=len(records))
-            until(lambda before=before: len(seen()) > before + 10, 60)
-            process.kill()
-            process.wait(10)
+            until(lambda before=before: len(plc.seen) > before + 10, 60)
+            plc.kill()
             records += give(server, 10, seed=len(records))  # the line does not wait for it
-            process = plc_process()
+            plc.start()
         until(lambda: server.line.status()["outputs"][0]["waiting"] == 0, 120)
         assert server.line.status()["outputs"][0]["dropped"] == {}
     finally:
         server.close()
-        process.kill()
-        process.wait(10)
-    said = {str(one.sequence): [str(one.verdict is Verdict.OK), str(one.verdict is Verdict.NG)] for one in records}
-    assert len(said) == 210
-    assert list(dict.fromkeys(row[0] for row in seen())) == list(said)
-    assert all(said[row[0]] == row[1:3] for row in seen())
-    assert {row[1] for row in seen()} == {"True", "False"}
+        plc.kill()
+    plc.assert_has_all(records)
+
+
+@pytest.mark.slow
+def test_a_plc_that_hangs_costs_the_line_no_time_and_nothing_is_lost_when_the_line_starts_anew(tmp_path: Path) -> None:
+    plc = PlcProcess(tmp_path)
+    server = plc.line(tmp_path)
+    try:
+        until(lambda: server.line.status()["outputs"][0]["open"], 60)
+        records = give(server, 20)
+        plc.signal(signal.SIGSTOP)
+        records += give(server, 1, seed=20)
+        until(lambda: server.line.status()["outputs"][0]["fault"] is not None, 30)
+        started_s = time.monotonic()
+        records += give(server, 20, seed=21)
+        assert time.monotonic() - started_s < 5
+        started_s = time.monotonic()
+        server.close()
+        assert time.monotonic() - started_s < 20
+        plc.signal(signal.SIGCONT)
+        server = plc.line(tmp_path)
+        until(lambda: server.line.status()["outputs"][0]["waiting"] == 0, 120)
+    finally:
+        server.close()
+        plc.kill()
+    plc.assert_has_all(records)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -98,3 +100,29 @@ def test_work_that_fails_late_or_never_began_is_told_to_nobody() -> None:
     assert worker.call(lambda: 3, Deadline.after_ms(5000)) == 3
     assert late == []
     worker.close()
+
+
+LATE = """
+import sys, time
+import cv2, numpy as np
+from differad_edge.deadline import Deadline
+from differad_edge.deadline_worker import DeadlineWorker
+from differad_edge.errors import DeadlineExceeded
+
+picture = np.zeros((1000, 1000, 3), np.uint8)
+
+def work():
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        cv2.GaussianBlur(picture, (31, 31), 5)
+
+try:
+    DeadlineWorker("late").call(work, Deadline.after_ms(20))
+except DeadlineExceeded:
+    sys.exit(3)
+"""
+
+
+def test_a_program_that_ends_while_work_is_late_has_its_own_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "")
