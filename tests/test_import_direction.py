@@ -62,7 +62,7 @@ CONFINED = {
     "zmq": {"runtime", "client"},
     "xxhash": {"runtime"},
     "prometheus_client": {"runtime.metrics"},
-    "paho": {"outputs.mqtt"},
+    "paho": {"outputs.broker"},
     "asyncua": {"outputs.opcua"},
     "cryptography": {"outputs.opcua"},
     "pymodbus": {"outputs.modbus"},

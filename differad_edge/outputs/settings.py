@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, PositiveFloat, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from differad_edge.config import ConfigModel
+from differad_edge.outputs.common_settings import LOOPBACK, BrokerSettings, OutputSettings, variable_name
 
 __all__ = [
     "AnyOutputSettings",
@@ -23,50 +22,12 @@ __all__ = [
     "WebhookSettings",
 ]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|\[?::1\]?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-
-
-def _plain_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("letters, digits, '.', '_' and '-', at most 64, the first a letter or digit")
-    return value
-
-
-def _variable(value: str | None) -> str | None:
-    if value is not None and not _VARIABLE.fullmatch(value):
-        raise ValueError("the name of an environment variable, which holds the secret")
-    return value
-
 
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("HOST:PORT such as 127.0.0.1:5020")
     return value
-
-
-class OutputSettings(ConfigModel):
-    """What every output has."""
-
-    type: str
-    name: str
-    """Each once; in metrics, alarms and the status."""
-    station: str | None = None
-    """Only its results; None: those of all stations."""
-    durable: bool = False
-    """Results come again from the journal after a broken connection or a restart, until each is confirmed once."""
-    capacity: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Results that wait in memory; then the oldest is dropped or, where it is durable, read from the journal later."""
-    most_behind: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
-    """Of a durable output: more results than these are not made up for; the oldest are dropped."""
-    retry_min_ms: PositiveFloat = 250.0
-    """Pause before the next attempt; it doubles, less up to a half at random, ..."""
-    retry_max_ms: PositiveFloat = 30_000.0
-    """... up to this."""
-
-    _name = field_validator("name")(_plain_name)
 
 
 class WebhookSettings(OutputSettings):
@@ -82,7 +43,7 @@ class WebhookSettings(OutputSettings):
     ca_file: Path | None = None
     """PEM file of who signed the server's certificate; None: those that the machine trusts."""
 
-    _secret = field_validator("secret_env")(_variable)
+    _secret = field_validator("secret_env")(variable_name)
 
     @field_validator("url")
     @classmethod
@@ -105,38 +66,13 @@ class WebhookSettings(OutputSettings):
         return self
 
 
-class MqttSettings(OutputSettings):
+class MqttSettings(BrokerSettings):
     """Results and the line's state to an MQTT 5 broker."""
 
     type: Literal["mqtt"]
     name: str = "mqtt"
-    host: Annotated[str, Field(min_length=1, max_length=255)]
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """None: 8883 with TLS, 1883 without."""
     topic: str = "differad-edge"
     """What the topics begin with: TOPIC/STATION/result, TOPIC/state."""
-    client_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """None: the broker gives one."""
-    user_env: str | None = None
-    """Name of the environment variable that holds the user's name, ..."""
-    password_env: str | None = None
-    """... and of the one that holds the password; without TLS only to this machine."""
-    tls: bool = False
-    ca_file: Path | None = None
-    """PEM file of who signed the broker's certificate; None: those that the machine trusts."""
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    """PEM files of the line's own certificate, for a broker that asks for one."""
-    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 15
-    timeout_ms: Annotated[float, Field(ge=10, le=60_000)] = 5000.0
-    """To connect, and for a confirmation."""
-
-    _variables = field_validator("user_env", "password_env")(_variable)
-
-    @property
-    def broker_port(self) -> int:
-        """The one that counts."""
-        return self.port if self.port is not None else 8883 if self.tls else 1883
 
     @field_validator("topic")
     @classmethod
@@ -144,18 +80,6 @@ class MqttSettings(OutputSettings):
         if not value or len(value) > 200 or value[0] in "/$" or value[-1] == "/" or set(value) & set("+#\0"):
             raise ValueError("a topic such as plant/line-1, without + and #, and without / at its ends")
         return value
-
-    @model_validator(mode="after")
-    def _what_goes_together(self) -> MqttSettings:
-        if not self.tls and any((self.ca_file, self.cert_file, self.key_file)):
-            raise ValueError("ca_file, cert_file and key_file only with tls: true")
-        if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file only with a cert_file")
-        if self.password_env is not None and self.user_env is None:
-            raise ValueError("password_env only with a user_env")
-        if self.password_env is not None and not self.tls and not _LOOPBACK.fullmatch(self.host):
-            raise ValueError(f"a password to {self.host} only with tls: true")
-        return self
 
 
 class ModbusSettings(OutputSettings):
@@ -190,7 +114,7 @@ class ModbusSettings(OutputSettings):
 
     @model_validator(mode="after")
     def _what_goes_together(self) -> ModbusSettings:
-        if not self.clients and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
+        if not self.clients and not LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
             raise ValueError(f"address {self.address} only with clients, or a loopback address")
         if self.durable and not self.handshake:
             raise ValueError("durable only with the handshake: nothing else confirms a result")
@@ -221,7 +145,7 @@ class OpcUaSettings(OutputSettings):
         given = [one is not None for one in (self.certificate, self.private_key, self.trusted)]
         if any(given) and not all(given):
             raise ValueError("certificate, private_key and trusted together, or none of them")
-        if not all(given) and not _LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
+        if not all(given) and not LOOPBACK.fullmatch(self.address.rpartition(":")[0]):
             raise ValueError(f"address {self.address} only with certificates, or a loopback address")
         if self.durable and not self.handshake:
             raise ValueError("durable only with the handshake: nothing else confirms a result")
