@@ -71,6 +71,7 @@ def test_results_and_the_state_arrive_and_the_end_is_told(tmp_path: Path, broker
         given = give(server, 20)
         until(lambda: len(listener.results()) >= 20, 10)
         until(lambda: listener.states()[-1].get("ready"), 10)
+        until(lambda: server.line.status()["outputs"][0]["sent"] >= 20)  # the subscriber may hear it before we do
         [status] = server.line.status()["outputs"]
         assert (status["open"], status["sent"], status["dropped"]) == (True, 20, {})
         assert b'differad_edge_output_sent_total{output="mqtt"} 20.0' in server.line.metrics()
@@ -91,7 +92,7 @@ def test_a_line_that_is_cut_off_has_its_last_will_and_the_state_is_retained(tmp_
         listener = Listener(broker.port)  # comes later, and sees what the line is doing
         until(lambda: listener.states())
         assert (listener.messages[0][2], listener.states()[0]["online"]) == (True, True)
-        client = server.outputs.output("mqtt")._client  # type: ignore[attr-defined]
+        client = server.outputs.output("mqtt")._link._client  # type: ignore[attr-defined]
         client.socket().shutdown(2)  # as a pulled cable, without a goodbye
         until(lambda: {"online": False} in listener.states(), 30)
         until(lambda: listener.states()[-1]["online"], 30)  # and back
