@@ -63,6 +63,7 @@ CONFINED = {
     "xxhash": {"runtime"},
     "prometheus_client": {"runtime.metrics"},
     "paho": {"outputs.broker"},
+    "google": {"outputs.sparkplug.payload"},
     "asyncua": {"outputs.opcua"},
     "cryptography": {"outputs.opcua"},
     "pymodbus": {"outputs.modbus"},

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from differad_edge.outputs.common_settings import LOOPBACK, BrokerSettings, OutputSettings, variable_name
+from differad_edge.outputs.sparkplug.settings import SparkplugSettings
 
 __all__ = [
     "AnyOutputSettings",
@@ -19,6 +20,7 @@ __all__ = [
     "OpcUaSettings",
     "OutputSettings",
     "PluginSettings",
+    "SparkplugSettings",
     "WebhookSettings",
 ]
 
@@ -173,10 +175,11 @@ AnyOutputSettings = Annotated[
     | Annotated[ModbusSettings, Tag("modbus")]
     | Annotated[OpcUaSettings, Tag("opcua")]
     | Annotated[WebhookSettings, Tag("webhook")]
+    | Annotated[SparkplugSettings, Tag("sparkplug")]
     | Annotated[PluginSettings, Tag("plugin")],
     Discriminator(
         _type_of,
         custom_error_type="output_type",
-        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, webhook or plugin",
+        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, webhook, sparkplug or plugin",
     ),
 ]
