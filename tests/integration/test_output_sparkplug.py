@@ -85,6 +85,10 @@ def test_births_results_and_the_death_in_order_over_a_restart(tmp_path: Path, br
     keeps_the_rules(host.messages)
     assert [one["bdSeq"] for one in host.messages if "bdSeq" in one.metrics] == [0, 0, 1, 1]
     host.close()
+    late = Host(broker.port, "late")
+    time.sleep(0.5)
+    assert late.messages == []  # nothing is retained
+    late.close()
 
 
 def test_a_host_that_asks_for_it_hears_the_births_again(tmp_path: Path, broker: Broker) -> None:
