@@ -10,6 +10,7 @@ Other packages add outputs by an entry point of the group ``differad_edge.output
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from differad_edge.errors import ConfigError, DifferadError, OutputError
 from differad_edge.outputs.base import LineControl, Output, Record
@@ -20,6 +21,7 @@ from differad_edge.outputs.settings import (
     OpcUaSettings,
     OutputSettings,
     PluginSettings,
+    SparkplugSettings,
     WebhookSettings,
 )
 
@@ -28,19 +30,21 @@ __all__ = ["ENTRY_POINT_GROUP", "LineControl", "Output", "Record", "create_outpu
 ENTRY_POINT_GROUP = "differad_edge.outputs"
 
 
-def create_output(settings: OutputSettings, line: LineControl) -> Output:
+def create_output(settings: OutputSettings, line: LineControl, *, memory: Path | None = None) -> Output:
     """The output that ``settings`` describe, not yet open.
+
+    ``memory``: a folder for what it remembers over restarts; None: nothing.
 
     Raises ConfigError for what cannot work (a secret that is not set, a file that is not there, an unknown plugin),
     MissingExtraError, and OutputError when a plugin fails.
     """
     try:
-        return _built_in(settings, line) or _plugin(settings, line)
+        return _built_in(settings, line, memory) or _plugin(settings, line)
     except ConfigError as error:
         raise ConfigError(f"output {settings.name!r}: {error}") from error
 
 
-def _built_in(settings: OutputSettings, line: LineControl) -> Output | None:
+def _built_in(settings: OutputSettings, line: LineControl, memory: Path | None) -> Output | None:
     if isinstance(settings, WebhookSettings):
         from differad_edge.outputs.webhook import WebhookOutput
 
@@ -61,6 +65,10 @@ def _built_in(settings: OutputSettings, line: LineControl) -> Output | None:
         from differad_edge.outputs.opcua.client import OpcUaClientOutput
 
         return OpcUaClientOutput(settings)
+    if isinstance(settings, SparkplugSettings):
+        from differad_edge.outputs.sparkplug.node import SparkplugOutput
+
+        return SparkplugOutput(settings, None if memory is None else memory / f"{settings.name}.bdseq")
     return None
 
 

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from differad_edge.outputs.broker_settings import BrokerSettings
 from differad_edge.outputs.opcua.settings import OpcUaClientSettings, OpcUaSettings
 from differad_edge.outputs.settings_base import OutputSettings, host_and_port, is_loopback, variable
+from differad_edge.outputs.sparkplug.settings import SparkplugSettings
 
 __all__ = [
     "AnyOutputSettings",
@@ -21,6 +23,7 @@ __all__ = [
     "OpcUaSettings",
     "OutputSettings",
     "PluginSettings",
+    "SparkplugSettings",
     "WebhookSettings",
 ]
 
@@ -61,38 +64,13 @@ class WebhookSettings(OutputSettings):
         return self
 
 
-class MqttSettings(OutputSettings):
+class MqttSettings(BrokerSettings):
     """Results and the line's state to an MQTT 5 broker."""
 
     type: Literal["mqtt"]
     name: str = "mqtt"
-    host: Annotated[str, Field(min_length=1, max_length=255)]
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """None: 8883 with TLS, 1883 without."""
     topic: str = "differad-edge"
     """What the topics begin with: TOPIC/STATION/result, TOPIC/state."""
-    client_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """None: the broker gives one."""
-    user_env: str | None = None
-    """Name of the environment variable that holds the user's name, ..."""
-    password_env: str | None = None
-    """... and of the one that holds the password; without TLS only to this machine."""
-    tls: bool = False
-    ca_file: Path | None = None
-    """PEM file of who signed the broker's certificate; None: those that the machine trusts."""
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    """PEM files of the line's own certificate, for a broker that asks for one."""
-    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 15
-    timeout_ms: Annotated[float, Field(ge=10, le=60_000)] = 5000.0
-    """To connect, and for a confirmation."""
-
-    _variables = field_validator("user_env", "password_env")(variable)
-
-    @property
-    def broker_port(self) -> int:
-        """The one that counts."""
-        return self.port if self.port is not None else 8883 if self.tls else 1883
 
     @field_validator("topic")
     @classmethod
@@ -100,18 +78,6 @@ class MqttSettings(OutputSettings):
         if not value or len(value) > 200 or value[0] in "/$" or value[-1] == "/" or set(value) & set("+#\0"):
             raise ValueError("a topic such as plant/line-1, without + and #, and without / at its ends")
         return value
-
-    @model_validator(mode="after")
-    def _what_goes_together(self) -> MqttSettings:
-        if not self.tls and any((self.ca_file, self.cert_file, self.key_file)):
-            raise ValueError("ca_file, cert_file and key_file only with tls: true")
-        if self.key_file is not None and self.cert_file is None:
-            raise ValueError("key_file only with a cert_file")
-        if self.password_env is not None and self.user_env is None:
-            raise ValueError("password_env only with a user_env")
-        if self.password_env is not None and not self.tls and not is_loopback(self.host):
-            raise ValueError(f"a password to {self.host} only with tls: true")
-        return self
 
 
 class ModbusSettings(OutputSettings):
@@ -177,10 +143,12 @@ AnyOutputSettings = Annotated[
     | Annotated[OpcUaSettings, Tag("opcua")]
     | Annotated[OpcUaClientSettings, Tag("opcua-client")]
     | Annotated[WebhookSettings, Tag("webhook")]
+    | Annotated[SparkplugSettings, Tag("sparkplug")]
     | Annotated[PluginSettings, Tag("plugin")],
     Discriminator(
         _type_of,
         custom_error_type="output_type",
-        custom_error_message="settings of an output with a type: mqtt, modbus, opcua, opcua-client, webhook or plugin",
+        custom_error_message="settings of an output with a type: "
+        "mqtt, modbus, opcua, opcua-client, sparkplug, webhook or plugin",
     ),
 ]

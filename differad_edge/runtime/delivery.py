@@ -27,7 +27,11 @@ _JOIN_S = 2.0
 
 def acknowledged_file(journal: Path, output: str) -> Path:
     """Where a durable output remembers how far it has come: beside the journal that it reads."""
-    return journal.with_name(f"{journal.stem}-outputs") / f"{output}.json"
+    return _memory(journal) / f"{output}.json"
+
+
+def _memory(journal: Path) -> Path:
+    return journal.with_name(f"{journal.stem}-outputs")
 
 
 class JournalPast:
@@ -46,7 +50,8 @@ class Deliveries:
     """Raises ConfigError, MissingExtraError and OutputError for an output that cannot work at all; one whose other side
     is not there is no error, but an alarm "output-down-NAME" while that lasts.
 
-    ``pulse``: see `Line.pulse`; outputs hear it every ``period_s`` and when a station changes its state.
+    ``journal``: its file, beside which outputs keep what they remember. ``pulse``: see `Line.pulse`; outputs hear it
+    every ``period_s`` and when a station changes its state.
     """
 
     def __init__(
@@ -56,13 +61,15 @@ class Deliveries:
         line: LineControl,
         outlet: Outlet,
         reader: JournalReader | None,
+        journal: Path | None,
         pulse: Callable[[], Mapping[str, Any]],
         period_s: float,
     ) -> None:
         self._outlet = outlet
         self._pulse = pulse
         self._period_s = period_s
-        self._outputs: dict[str, Output] = {one.name: create_output(one, line) for one in settings}
+        memory = None if journal is None else _memory(journal)
+        self._outputs: dict[str, Output] = {one.name: create_output(one, line, memory=memory) for one in settings}
         self._boxes = tuple(
             Outbox(
                 one.name,

@@ -145,6 +145,7 @@ class LineServer:
             line=self.line,
             outlet=self._outlet,
             reader=self._reader_of_its_own(),
+            journal=settings.journal.path,
             pulse=self.line.pulse,
             period_s=settings.wire.heartbeat_ms / 1000,
         )

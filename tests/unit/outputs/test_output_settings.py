@@ -11,6 +11,7 @@ from differad_edge.errors import ConfigError
 from differad_edge.runtime.settings import LineSettings
 
 JOURNAL = {"journal": {"path": "j.sqlite"}}
+NODE = {"type": "sparkplug", "host": "broker", "group_id": "plant", "edge_node_id": "line-1"}
 HOOK = {"type": "webhook", "url": "https://mes.local/results"}
 
 LOCAL = "opc.tcp://127.0.0.1:4840"
@@ -33,9 +34,18 @@ def test_every_kind_with_what_it_needs() -> None:
         {"type": "opcua"},
         CLIENT,
         HOOK,
+        NODE,
         {"type": "plugin", "plugin": "lamp"},
     ).outputs
-    assert [output.name for output in found] == ["mqtt", "modbus", "opcua", "opcua-client", "webhook", "plugin"]
+    assert [output.name for output in found] == [
+        "mqtt",
+        "modbus",
+        "opcua",
+        "opcua-client",
+        "webhook",
+        "sparkplug",
+        "plugin",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,17 @@ def test_every_kind_with_what_it_needs() -> None:
         ({"type": "mqtt", "host": "b", "topic": "a/#"}, "without + and #"),
         ({"type": "mqtt", "host": "b", "user_env": "U", "password_env": "P"}, "a password to b only with tls"),
         ({"type": "mqtt", "host": "b", "ca_file": "c.pem"}, "only with tls: true"),
+        (
+            {**NODE, "group_id": "a/b"},
+            "outputs.0.sparkplug.group_id: got 'a/b', allowed: a part of a topic, without '/'",
+        ),
+        ({**NODE, "edge_node_id": "line+1"}, "a part of a topic"),
+        ({**NODE, "host_id": "#"}, "a part of a topic"),
+        ({**NODE, "edge_node_id": " "}, "1 to 100 printable characters"),
+        ({**NODE, "group_id": "a\0b"}, "1 to 100 printable characters"),
+        ({**NODE, "durable": True}, "durable only with a host_id"),
+        ({**NODE, "user_env": "U", "password_env": "P"}, "a password to broker only with tls"),
+        ({**NODE, "topic": "t"}, "outputs.0.sparkplug.topic: unknown setting"),
         ({"type": "modbus", "address": "0.0.0.0:502"}, "only with clients, or a loopback address"),
         ({"type": "modbus", "clients": ["plc"]}, "IP addresses or networks"),
         ({"type": "modbus", "handshake": False, "durable": True}, "durable only with the handshake"),
