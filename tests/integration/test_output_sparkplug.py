@@ -51,7 +51,7 @@ def test_births_results_and_the_death_in_order_over_a_restart(tmp_path: Path, br
     host = Host(broker.port)
     server = started(a_line(tmp_path, [node(broker)], script=verdicts))
     try:
-        until(lambda: born(host))
+        until(lambda: born(host), 30)
         given = give(server, 300)  # more than seq counts to
         until(lambda: len(host.data()) == 300, 20)
         until(lambda: [one["Ready"] for one in host.messages if "Ready" in one.metrics][-1], 10)
@@ -103,7 +103,7 @@ def test_a_host_that_asks_for_it_hears_the_births_again(tmp_path: Path, broker: 
         time.sleep(1.5)
         assert host.messages == []
         host.command("spBv1.0/plant/NCMD/line-1", REBIRTH_COMMAND)
-        until(lambda: born(host))
+        until(lambda: born(host), 30)
         [birth], [device] = host.of("NBIRTH"), host.of("DBIRTH")
         assert (birth["bdSeq"], birth.seq, device.seq) == (0, 0, 1)  # the session is the same
         assert device["Result/Sequence"] == 3
@@ -121,7 +121,7 @@ def test_a_connection_that_breaks_is_a_death_and_a_birth_with_the_next_number(tm
     host = Host(broker.port)
     server = started(a_line(tmp_path, [node(broker)]))
     try:
-        until(lambda: born(host))
+        until(lambda: born(host), 30)
         client = server.outputs.output("sparkplug")._link._client  # type: ignore[attr-defined]
         client.socket().shutdown(2)  # as a pulled cable, without a goodbye
         until(lambda: len(host.of("NBIRTH")) == 2, 20)
@@ -215,7 +215,7 @@ def test_what_the_broker_has_not_answered_for_is_not_sent(tmp_path: Path, broker
     host = Host(broker.port)
     server = started(a_line(tmp_path, [node(broker)]))
     try:
-        until(lambda: born(host))
+        until(lambda: born(host), 30)
         give(server, 5)
         until(lambda: server.line.status()["outputs"][0]["sent"] == 5)
         broker.freeze()
@@ -229,8 +229,8 @@ def test_what_the_broker_has_not_answered_for_is_not_sent(tmp_path: Path, broker
         until(lambda: server.line.status()["outputs"][0]["waiting"] == 0, 10)
     finally:
         server.close()
-        broker.kill()
         host.close()
+        broker.kill()
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def test_a_durable_node_loses_none_of_1000_results_while_broker_line_and_host_go
     host = Host(broker.port)
     output = node(broker, host_id="scada", durable=True, capacity=50)
     server = started(a_line(tmp_path, [output]))
-    until(lambda: born(host))
+    until(lambda: born(host), 30)
     given = [record.sequence for record in give(server, 200)]
     broker.kill()
     given += [record.sequence for record in give(server, 300)]  # more than the memory holds
@@ -262,7 +262,7 @@ def test_a_durable_node_loses_none_of_1000_results_while_broker_line_and_host_go
         until(lambda: set(given[-200:]) <= set(host.sequences()), 60)
         assert given == list(range(1, 1001))
         assert server.line.status()["outputs"][0]["dropped"] == {}
-        until(lambda: server.line.status()["outputs"][0]["waiting"] == 0)
+        until(lambda: server.line.status()["outputs"][0]["waiting"] == 0, 30)
         keeps_the_rules(host.messages)
         sequences = [
             one["Result/Sequence"] for one in heard if "Result/Sequence" in one.metrics and one.kind == "DDATA"
@@ -272,5 +272,5 @@ def test_a_durable_node_loses_none_of_1000_results_while_broker_line_and_host_go
         assert numbers == sorted(set(numbers))
     finally:
         server.close()
-        broker.kill()
         host.close()
+        broker.kill()
