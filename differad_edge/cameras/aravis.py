@@ -236,9 +236,15 @@ def _find(source: str, name: str) -> str:
             return there[0]
         names = ", ".join(sorted(there)) or "none is connected"
         raise CameraNotFoundError(f"camera {source!r}: allowed without an id: exactly one connected camera ({names})")
-    for index, device_id in enumerate(there):
-        if name in (device_id, Aravis.get_device_serial_nbr(index), Aravis.get_device_address(index)):
-            return device_id
+    found = [
+        device_id
+        for index, device_id in enumerate(there)
+        if name in (device_id, Aravis.get_device_serial_nbr(index), Aravis.get_device_address(index))
+    ]
+    if len(set(found)) > 1:  # makers number their cameras by themselves
+        raise CameraNotFoundError(f"camera {source!r}: got {name!r}, allowed: one of {', '.join(sorted(found))}")
+    if found:
+        return found[0]
     with suppress(ValueError):  # one behind a router does not hear the search
         return str(ipaddress.ip_address(name))
     names = ", ".join(sorted(there)) or "none is connected"

@@ -19,7 +19,7 @@ from differad_edge.cameras.pixel_formats import MOST_SHIFT, PIXEL_FORMATS, RawIm
 from differad_edge.cameras.pulled import PulledCamera
 from differad_edge.cameras.source import Query
 from differad_edge.cameras.timeline import Timeline
-from differad_edge.errors import CameraLostError, CameraTimeoutError, TornFrameError
+from differad_edge.errors import CameraLostError, CameraTimeoutError, ConfigError, TornFrameError
 from differad_edge.images import Image
 
 __all__ = ["Block", "ConnectDevice", "Device", "DeviceSettings", "device_camera"]
@@ -27,7 +27,7 @@ __all__ = ["Block", "ConnectDevice", "Device", "DeviceSettings", "device_camera"
 _POLL_MS = 100.0  # how soon a closing is noticed
 _SILENCE_S = 1.0  # after so long without a frame the device is asked whether it is there
 _MOST_UNANSWERED = 3  # software triggers in a row
-_MOST_UNASKED = 64  # frames that nobody triggered, before another one
+_MOST_UNASKED = 3  # frames that nobody triggered, before a trigger; and triggers in a row before which there were any
 _LINES = tuple(f"line{number}" for number in range(10))
 
 
@@ -37,7 +37,8 @@ class DeviceSettings:
 
     ``trigger``: "free", "software", or the input that a signal comes in by ("line1"); ``exposure_us``; ``gain``: in the
     device's unit, dB with most; ``pixel_format``: see `pixel_formats`; ``shift``: see `to_bgr`; ``size_px``: width and
-    height that are cut out of the middle of the sensor; ``rate_hz``: of free-running frames, and the most of others.
+    height that are cut out of the middle of the sensor; ``rate_hz``: of free-running frames, and
+    the most of software triggers.
     """
 
     trigger: str = "free"
@@ -52,7 +53,7 @@ class DeviceSettings:
     def read(cls, query: Query) -> DeviceSettings:
         """From what stands behind the "?" of a source. Raises ConfigError."""
         shift = query.whole("shift", -1, least=0, most=MOST_SHIFT)
-        return cls(
+        read = cls(
             trigger=query.one_of("trigger", ("free", "software", *_LINES), "free"),
             exposure_us=query.number("exposure_us", None, above=0, to=1e8),
             gain=query.number("gain", None, above=-1000, to=100_000),
@@ -61,6 +62,11 @@ class DeviceSettings:
             size_px=query.size("size"),
             rate_hz=query.number("rate_hz", None, above=0, to=1000),
         )
+        if read.line is not None and read.rate_hz is not None:
+            raise ConfigError(
+                f"rate_hz: got {read.rate_hz:g} with trigger={read.trigger}, allowed: the signal's own rate"
+            )
+        return read
 
     @property
     def line(self) -> str | None:
@@ -193,7 +199,7 @@ class SoftwareTriggeredCamera(PulledCamera):
         self._kind, self._connect_device, self._shift = kind, connect, settings.shift
         self._device: Device | None = None
         self._timeline = Timeline()
-        self._unanswered = 0
+        self._unanswered = self._unasked = 0
         self._fired_ns, self._fired_utc = 0, ""
         self._number = 0
 
@@ -208,6 +214,7 @@ class SoftwareTriggeredCamera(PulledCamera):
         self._disconnect()
         self._device = self._connect_device()
         self._serial, self._unanswered, self._timeline = self._device.serial, 0, Timeline()
+        self._unasked = 0
 
     def _info(self) -> CameraInfo:
         simulated = self._device is not None and self._device.simulated
@@ -252,10 +259,13 @@ class SoftwareTriggeredCamera(PulledCamera):
 
     def _let_go_of_unasked(self, device: Device) -> None:
         """Frames that lie there before the trigger show another part. They are a gap in the numbers."""
-        for _ in range(_MOST_UNASKED):
+        for unasked in range(_MOST_UNASKED):
             block = device.next(0.0)
             if block is None:
-                return
+                self._unasked = self._unasked + 1 if unasked else 0
+                if self._unasked < _MOST_UNASKED:
+                    return
+                break
             self._sequence += 1 + (self._timeline.missed(block.number) or 0)
         raise CameraLostError(f"camera {self._source!r}: sends frames without a trigger")
 

@@ -101,8 +101,11 @@ class Features:
             with suppress(self.error):  # some of them are there in some modes only
                 self._set(selector, name)
                 self.switch("TriggerMode", "Off")
+        if selector is None:
+            self.switch("TriggerMode", "Off")
         if settings.trigger != "free":
-            self.put("trigger", ("TriggerSelector",), "FrameStart")
+            if selector is not None:
+                self.put("trigger", ("TriggerSelector",), "FrameStart")
             self.put("trigger", ("TriggerMode",), "On")
             self.put("trigger", ("TriggerSource",), settings.line or "Software")
 

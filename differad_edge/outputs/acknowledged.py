@@ -20,7 +20,7 @@ _MAX_FILE_BYTES = 4096
 
 
 class Acknowledged:
-    """A number that only rises, on disk at the latest a fifth of a second later.
+    """A number that only rises, on disk a fifth of a second after the one before, or with the next `advance`.
 
     A crash in between, or a power cut, leaves an older number, and some results are sent again: at least once, never
     not at all. ``start``: what counts when there is no file yet. Raises OutputError when the file cannot be written.

@@ -57,6 +57,7 @@ class Outbox:
         self._durable = durable
         self._open = False
         self._fault: str | None = None
+        self._fault_in_sending = False
         self._sent = 0
         self._failures = 0
         self._closing = threading.Event()
@@ -111,7 +112,9 @@ class Outbox:
             while not self._finished():
                 try:
                     self.output.open()
-                    self._set_open()
+                    self._open = True
+                    if not self._fault_in_sending:  # it could be reached then, too, and took nothing
+                        self._works()
                     self._send_all()
                 except DifferadError as error:
                     self._failed(str(error))
@@ -124,36 +127,52 @@ class Outbox:
 
     def _send_all(self) -> None:
         while not self._finished():
-            records = self._queue.take(self.output.most_at_once, 0.0 if self._closing.is_set() else _POLL_S)
+            try:
+                records = self._queue.take(self.output.most_at_once, 0.0 if self._closing.is_set() else _POLL_S)
+            except DifferadError as error:  # the journal, and not the other side: whoever is connected stays so
+                self._say(str(error))
+                self._closing.wait(self._backoff.next_s())
+                continue
             if not records:
                 if self._closing.is_set():
                     return
                 self.output.check()
+                self._queue.rest()
+                self._works()
                 continue
             try:
                 self.output.send(records, self._stop)
             except OutputRefusedError as error:
                 _log.warning("output %s: result %s is refused: %s", self.name, records[0]["sequence"], error)
                 self._queue.refused()
+                self._works()
                 continue
+            except Exception:
+                self._fault_in_sending = True
+                raise
             if self._stop.is_set():
                 return  # whether they were confirmed is not known
             self._queue.done()
             self._sent += len(records)
             self._backoff.reset()
+            self._works()
 
     def _finished(self) -> bool:
         return self._stop.is_set() or (self._closing.is_set() and (not self._open or self._queue.waiting == 0))
 
-    def _set_open(self) -> None:
+    def _works(self) -> None:
         if self._fault is not None:
             _log.info("output %s: works again", self.name)
-        self._open, self._fault = True, None
+        self._fault, self._fault_in_sending = None, False
 
-    def _failed(self, why: str) -> None:
+    def _say(self, why: str) -> None:
         if self._fault != why:
             _log.warning("output %s: %s", self.name, why)
-        self._open, self._fault = False, why
+        self._fault = why
+
+    def _failed(self, why: str) -> None:
+        self._say(why)
+        self._open = False
         self._failures += 1
         self.output.close()
         self._closing.wait(self._backoff.next_s())

@@ -49,6 +49,10 @@ class Queue(Protocol):
         """Let `take` return."""
         ...
 
+    def rest(self) -> None:
+        """Nothing is to be sent now: put on the disk what is not there yet."""
+        ...
+
     def close(self) -> None:
         """Nothing is taken any more: count what is lost by it. Raises OutputError."""
         ...
@@ -128,6 +132,9 @@ class MemoryQueue(_Counted):
         with self._changed:
             self._drop("refused", len(self._in_hand))
             self._in_hand.clear()
+
+    def rest(self) -> None:
+        """Nothing of it is on a disk."""
 
     def close(self) -> None:
         """What still waits is lost."""
@@ -218,6 +225,10 @@ class DurableQueue(_Counted):
         with self._changed:
             self._drop("refused", len(self._in_hand))
         self.done()
+
+    def rest(self) -> None:
+        """Remember on the disk how far it has come."""
+        self._acknowledged.advance(self._taken)
 
     def close(self) -> None:
         """Nothing is lost: what waits stands in the journal. Raises OutputError."""

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import re
 import ssl
 import threading
 import time
@@ -47,7 +48,7 @@ def verify(
 ) -> bool:
     """For whoever receives: whether the signature is right and not older than ``within_s``."""
     now_s = time.time() if now_s is None else now_s  # wall time: two machines have no other clock in common
-    if not (timestamp.isascii() and timestamp.isdigit()) or abs(now_s - int(timestamp)) > within_s:
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp) or abs(now_s - int(timestamp)) > within_s:
         return False
     return hmac.compare_digest(sign(key, timestamp, body).encode(), signature.encode("utf-8", "replace"))
 
@@ -66,6 +67,7 @@ class WebhookOutput:
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._tls = _trust(settings) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
+        self._used = False
 
     def open(self) -> None:
         """Connect. Raises OutputError."""
@@ -81,7 +83,7 @@ class WebhookOutput:
         except OSError as error:  # a certificate that does not fit is one too
             connection.close()
             raise OutputError(f"webhook {self._host}: cannot be reached: {_why(error)}") from error
-        self._connection = connection
+        self._connection, self._used = connection, False
 
     def send(self, records: Sequence[Record], stop: threading.Event) -> None:
         """POST the one record. Raises OutputError, OutputRefusedError."""
@@ -101,9 +103,6 @@ class WebhookOutput:
             connection.close()
 
     def _post(self, record: Record) -> None:
-        connection = self._connection
-        if connection is None:
-            raise OutputError(f"webhook {self._host}: it is not open")
         body = json.dumps(record, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(
             "utf-8", "backslashreplace"
         )
@@ -117,18 +116,36 @@ class WebhookOutput:
         if self._key is not None:
             headers["Differad-Signature"] = sign(self._key, timestamp, body)
         try:
-            # A server may close a connection that nobody used for a while: http.client then opens another one.
-            connection.request("POST", self._path, body, headers)
-            answer = connection.getresponse()
-            rest = answer.read(_MAX_ANSWER_BYTES)
-            if len(rest) == _MAX_ANSWER_BYTES:
-                connection.close()  # whatever else it says is not read; the next result opens another one
+            status = self._answer(body, headers)
+        except ConnectionError as error:  # RemoteDisconnected is one
+            if not self._used:
+                raise OutputError(f"webhook {self._host}: no answer: {_why(error)}") from error
+            self.close()  # a server may close a connection that nobody used for a while: once more on a new one
+            self.open()
+            status = self._post_anew(body, headers)
         except (OSError, http.client.HTTPException) as error:
             raise OutputError(f"webhook {self._host}: no answer: {_why(error)}") from error
-        if 200 <= answer.status < 300:
+        self._used = True
+        if 200 <= status < 300:
             return
-        message = f"webhook {self._host}: it answered {answer.status}, allowed: 2xx"
-        raise OutputRefusedError(message) if answer.status in _REFUSALS else OutputError(message)
+        message = f"webhook {self._host}: it answered {status}, allowed: 2xx"
+        raise OutputRefusedError(message) if status in _REFUSALS else OutputError(message)
+
+    def _post_anew(self, body: bytes, headers: Mapping[str, str]) -> int:
+        try:
+            return self._answer(body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            raise OutputError(f"webhook {self._host}: no answer: {_why(error)}") from error
+
+    def _answer(self, body: bytes, headers: Mapping[str, str]) -> int:
+        connection = self._connection
+        if connection is None:
+            raise OutputError(f"webhook {self._host}: it is not open")
+        connection.request("POST", self._path, body, headers)
+        answer = connection.getresponse()
+        if len(answer.read(_MAX_ANSWER_BYTES)) == _MAX_ANSWER_BYTES:
+            connection.close()  # whatever else it says is not read; the next result opens another one
+        return answer.status
 
 
 def _trust(settings: WebhookSettings) -> ssl.SSLContext:

@@ -49,6 +49,9 @@ class CaptureSink(Protocol):
     def frame(self, judgement: Judgement) -> None:
         """A frame to be used: it may have a fault."""
 
+    def unanswered(self, error: CameraTimeoutError) -> None:
+        """The camera was triggered for whoever waits, and sent nothing."""
+
     def torn(self, error: TornFrameError) -> None:
         """A frame arrived in pieces: there was a part, and nobody saw it."""
 
@@ -162,6 +165,9 @@ class Capture:
                     self._sink.torn(error)
                 continue
             except CameraTimeoutError as error:
+                if isinstance(self._camera, Checked) and not info.live:
+                    self._sink.unanswered(error)  # another trigger would show another moment
+                    continue
                 if not info.live or info.triggered:
                     continue  # nothing new in the folder; no part before the light barrier
                 raise CameraLostError(f"{error}; the stream counts as broken off") from error

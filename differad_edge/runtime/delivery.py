@@ -134,15 +134,20 @@ class Deliveries:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                pulse = self._pulse()
-                for output in self._outputs.values():
-                    output.show(pulse)
+                self._show(self._pulse())
                 self._tell_faults()
                 self._tell_drops()
-            except Exception:  # whatever an output of a plugin does
+            except Exception:  # it must go on
                 _log.exception("outputs")
             self._changed.wait(self._period_s)
             self._changed.clear()
+
+    def _show(self, pulse: Mapping[str, Any]) -> None:
+        for name, output in self._outputs.items():
+            try:
+                output.show(pulse)
+            except Exception:  # whatever an output of a plugin does: the others hear of it all the same
+                _log.exception("output %s", name)
 
     def _tell_faults(self) -> None:
         for stats in self.stats():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from differad_edge.cameras.base import Camera, CameraInfo, Frame
-from differad_edge.errors import CameraError, CameraLostError, DifferadError, TornFrameError
+from differad_edge.errors import CameraError, CameraLostError, CameraTimeoutError, DifferadError, TornFrameError
 from differad_edge.results import Reason
 from differad_edge.runtime.capture import Capture
 from differad_edge.runtime.drops import DropLedger
@@ -154,6 +154,10 @@ class Feed:
         job = self._part(frame.captured_ns)
         fill(job, frame)
         self._offer(job, "busy", frame.sequence)
+
+    def unanswered(self, error: CameraTimeoutError) -> None:
+        """See CaptureSink: it is told of the part that it was triggered for."""
+        self._mailbox.fail_waiting(Fault(Reason.NO_FRAME, f"{error.code}: {error}"), only_first=True)
 
     def torn(self, error: TornFrameError) -> None:
         """See CaptureSink: somebody waits for this part, or it came by itself; nobody saw it, so nobody calls it OK."""

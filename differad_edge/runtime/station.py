@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_S = 0.25
 _REMEMBERED_TRIGGERS = 10_000
+_LONGEST_ID = 256
 
 
 class Station:
@@ -159,9 +160,12 @@ class Station:
     ) -> Accepted:
         """Take a trigger, with the image to inspect or for the camera's next frame.
 
-        Raises RefusedError: "not-ready", "busy", "stopping", "duplicate-trigger", "unknown-product", "no-camera".
+        Raises RefusedError: "not-ready", "busy", "stopping", "duplicate-trigger", "unknown-product", "no-camera",
+        "bad-id".
         """
         with self._refusals_counted():
+            for name, given in (("trigger_id", trigger_id), ("part_id", part_id), ("job_id", job_id)):
+                _check_id(name, given)
             chosen = self.product if product is None else product
             self._check_product(chosen)
             if image is None and self.feed is None:
@@ -335,3 +339,11 @@ class Station:
             "waiting": len(self.mailbox),
             **self.tally.to_dict(),
         }
+
+
+def _check_id(name: str, given: object) -> None:
+    """Ids come from PLCs and plugins too, and no journal takes what is no text."""
+    if given is None or (isinstance(given, str) and len(given) <= _LONGEST_ID):
+        return
+    got = repr(given)[:80] if isinstance(given, str) else type(given).__name__
+    raise RefusedError("bad-id", f"{name}: got {got}, allowed: a text of at most {_LONGEST_ID} characters")

@@ -35,7 +35,7 @@ def test_frames_of_a_producer(producer: Path, name: str) -> None:
         ("?serial=9", "serial: got '9', allowed: serial=one of those that the producer knows (0, 1, 2)"),
         ("?serial=1&format=Mono12", "format: got Mono12, allowed: RGBa8, Mono8"),
         ("?serial=1&size=10x10", "size: got 10, allowed: from 100 to 800"),
-        ("?serial=1&trigger=software", "trigger: got FrameStart, allowed: no value"),
+        ("?serial=1&trigger=software", "trigger: got On, allowed: no value"),
         ("?serial=1&exposure_us=5", "exposure_us: got 5.0, allowed: no value"),
     ],
 )

@@ -67,12 +67,16 @@ class Receiver:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
+    def hang_up(self) -> None:
+        """As when it is killed, in the middle of an answer or not; or tired of a connection."""
+        for connection in tuple(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        for connection in self._connections:  # as when it is killed, in the middle of an answer or not
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self.hang_up()
         self._thread.join(5)
 
 
@@ -111,6 +115,18 @@ def test_failures_and_redirects_are_tried_again_and_refusals_are_counted(tmp_pat
     assert [record.sequence for record in receiver.got] == [2, 3]
     assert (status["failures"], status["dropped"]) == (4, {"refused": 1})
     assert "/elsewhere" not in receiver.paths
+
+
+def test_a_connection_that_the_receiver_has_closed_meanwhile_is_no_failure(tmp_path: Path, receiver: Receiver) -> None:
+    server = started(a_line(tmp_path, [hook(receiver.port)]))
+    give(server, 1)
+    until(lambda: len(receiver.got) == 1)
+    receiver.hang_up()
+    give(server, 1)
+    until(lambda: len(receiver.got) == 2)
+    [status] = server.line.status()["outputs"]
+    server.close()
+    assert status["failures"] == 0
 
 
 @pytest.mark.slow

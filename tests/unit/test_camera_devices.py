@@ -127,6 +127,16 @@ class TestSoftwareTrigger:
         with pytest.raises(CameraLostError, match="sends frames without a trigger"):
             opened(device).read(1000)
 
+    def test_frames_that_come_by_themselves_and_slower_than_its_buffers_fill_are_found_out_too(self) -> None:
+        device = FakeDevice(*(block(number) for number in range(100)))
+        camera = opened(device)
+        for number in range(50, 52):
+            device.queue.append(block(number))
+            camera.read(1000)
+        device.queue.append(block(52))
+        with pytest.raises(CameraLostError, match="sends frames without a trigger"):
+            camera.read(1000)
+
     def test_three_triggers_in_a_row_without_an_answer_are_a_lost_camera(self) -> None:
         device = FakeDevice()
         camera = opened(device)
@@ -254,12 +264,14 @@ def test_a_wrong_setting_is_named_before_anything_is_opened(source: str, message
 
 
 def test_settings_are_read() -> None:
-    text = "trigger=line2&exposure_us=1500&gain=-3.5&format=BayerRG12p&shift=0&size=640x480&rate_hz=25"
+    text = "trigger=software&exposure_us=1500&gain=-3.5&format=BayerRG12p&shift=0&size=640x480&rate_hz=25"
     query = Query(text, "basler:1")
     settings = DeviceSettings.read(query)
     query.finish()
-    assert settings == DeviceSettings("line2", 1500.0, -3.5, "BayerRG12p", 0, (640, 480), 25.0)
-    assert (settings.line, DeviceSettings("software").line, DeviceSettings().line) == ("Line2", None, None)
+    assert settings == DeviceSettings("software", 1500.0, -3.5, "BayerRG12p", 0, (640, 480), 25.0)
+    assert (settings.line, DeviceSettings("line2").line, DeviceSettings().line) == (None, "Line2", None)
+    with pytest.raises(ConfigError, match="rate_hz: got 25 with trigger=line2, allowed: the signal's own rate"):
+        DeviceSettings.read(Query("trigger=line2&rate_hz=25", "basler:1"))
     assert DeviceSettings.read(Query("", "basler:1")) == DeviceSettings()
 
 

@@ -12,6 +12,7 @@ Without the handshake the bits stand for ``hold_ms`` and are off for ``gap_ms``:
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 import time
@@ -55,6 +56,7 @@ class Panel:
         self._command = Command(0)
         self._pending: str | None = None
         self._ended: str | None = None
+        self._ended_sequence = 0
         self._prefix = f"{settings.name}:{secrets.token_hex(4)}:"
         self._triggers = self._refused = self._heartbeat = 0
         self._counts = dict.fromkeys((Input.RESULTS, Input.PASSED, Input.FAILED, Input.UNDECIDED), 0)
@@ -119,6 +121,10 @@ class Panel:
             if self._pending is not None and self._pending != self._ended:
                 self._refuse("busy")
                 return
+            if self._settings.handshake and Status.RESULT_READY in self._status:
+                # Whoever waits for RESULT_READY next would take that result for the one of this part.
+                self._refuse("result-waiting")
+                return
             self._triggers += 1
             # The number travels in the id: it comes back with the result even after a restart.
             identity = self._pending = f"{self._prefix}{self._triggers}:{number}"
@@ -143,7 +149,7 @@ class Panel:
     def _result_is_out(self, record: Any) -> None:
         """It may wait for its turn still; the next trigger is accepted from now on."""
         with self._changed:
-            self._ended = record.trigger_id
+            self._ended, self._ended_sequence = record.trigger_id, record.sequence
 
     def _raise_result(self, record: Record) -> None:
         verdict, trigger_id = record["verdict"], str(record["trigger_id"])
@@ -155,7 +161,8 @@ class Panel:
             for address in (Input.RESULTS, counter):
                 self._counts[address] += 1
                 self._set32(address, self._counts[address])
-        if trigger_id == self._pending:
+        over = self._pending is not None and self._pending == self._ended
+        if trigger_id == self._pending or (over and record["sequence"] > self._ended_sequence):  # or it was dropped
             self._pending = None
             self._set(Status.BUSY, False)
         bit = {"OK": Status.PASS, "NG": Status.FAIL}.get(verdict, Status.UNDECIDED)
@@ -192,6 +199,7 @@ class Panel:
 
 
 def _number_in(trigger_id: str, name: str) -> int:
-    """What the PLC called the part; 0 when it has not triggered it."""
-    last = trigger_id.rpartition(":")[2]
-    return int(last) if trigger_id.startswith(f"{name}:") and last.isascii() and last.isdigit() else 0
+    """What the PLC called the part; 0 when it has not triggered it. Others may choose an id that looks similar."""
+    found = re.fullmatch(rf"{re.escape(name)}:[0-9a-f]{{8}}:[0-9]+:([0-9]{{1,5}})", trigger_id)
+    number = int(found[1]) if found else 0
+    return number if number <= 0xFFFF else 0

@@ -92,6 +92,7 @@ ERROR_CODES: Mapping[str, int] = {
     "busy": 2,
     "no-camera": 3,
     "stopping": 4,
+    "result-waiting": 5,
 }  # of a trigger that was refused; 0: none was, 99: for another reason
 
 

@@ -60,6 +60,8 @@ class ModbusOutput:
 
     def open(self) -> None:
         """Listen. Raises OutputError when the address is not free."""
+        self._blocks.clear()  # the registers of a server before
+        self.panel.command(Command(0), 0)
         started: list[BaseException | None] = []
         ready = threading.Event()
         self._loop = asyncio.new_event_loop()

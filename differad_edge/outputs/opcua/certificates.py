@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
@@ -41,7 +42,7 @@ def make_certificate(folder: Path, *, host: str | None = None, days: int = 3650)
         private_key,
         "differad-edge",
         {"organizationName": "differad-edge"},
-        [x509.UniformResourceIdentifier(f"urn:{host}:differad-edge"), x509.DNSName(host)],
+        [x509.UniformResourceIdentifier(f"urn:{host}:differad-edge"), _name(host)],
         [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
         days,
     )
@@ -113,3 +114,11 @@ def _is_valid_now(certificate: x509.Certificate) -> bool:
 def _read(file: Path) -> x509.Certificate:
     data = file.read_bytes()
     return x509.load_pem_x509_certificate(data) if b"-----BEGIN" in data else x509.load_der_x509_certificate(data)
+
+
+def _name(host: str) -> x509.GeneralName:
+    """A client looks for an address among the addresses."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -159,12 +159,17 @@ def result_nodes(record: Record) -> dict[str, Any]:
         "Reason": record["reason"] or "",
         "Score": float(record["score"]),
         "Findings": len(record["findings"]),
-        "PartId": record["part_id"] or "",
-        "JobId": record["job_id"] or "",
-        "RecipeId": record["product"] or "",
-        "TriggerId": record["trigger_id"],
+        "PartId": _text(record["part_id"]),
+        "JobId": _text(record["job_id"]),
+        "RecipeId": _text(record["product"]),
+        "TriggerId": _text(record["trigger_id"]),
         "IsSimulated": record["is_simulated"],
         "CaptureTime": record["captured_utc"],
         "Record": record_json(record),
         "ResultId": result_id(record),
     }
+
+
+def _text(given: str | None) -> str:
+    """An id may hold half a surrogate pair, which no UTF-8 can: the node could not be read."""
+    return (given or "").encode("utf-8", "backslashreplace").decode("utf-8")

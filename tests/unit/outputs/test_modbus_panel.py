@@ -119,6 +119,44 @@ def test_a_trigger_that_is_refused_is_an_error_with_a_code_and_no_result(code: s
         assert (it.status, it.panel.inputs()[Input.ERROR_CODE]) == (Status(0), 0)
 
 
+def test_a_trigger_while_another_result_stands_is_refused_for_that_result_would_be_taken_for_its_own() -> None:
+    with plc() as it:
+        it.result(record(1, "OK", trigger_id="panel-before:00000000:1:6"))
+        until(lambda: Status.PASS in it.status)
+        it.set(Command.TRIGGER, 7)
+        assert Status.TRIGGER_ERROR in it.status
+        assert it.panel.inputs()[Input.ERROR_CODE] == ERROR_CODES["result-waiting"]
+        assert it.line.triggers == []
+        it.set(Command.ACKNOWLEDGE)
+        until(lambda: it.presented == [1])
+        it.set()
+        it.set(Command.TRIGGER, 7)
+        assert it.status & (VERDICTS | Status.TRIGGER_ERROR | Status.ACCEPTED) == Status.ACCEPTED
+
+
+def test_a_result_that_was_dropped_leaves_the_panel_not_busy_for_ever() -> None:
+    with plc() as it:
+        it.set(Command.TRIGGER, 7)
+        [trigger] = it.line.triggers
+        trigger["on_result"](record(2, "OK", trigger_id=trigger["trigger_id"]))  # and its turn never comes
+        it.result(record(3, "NG"))
+        until(lambda: Status.FAIL in it.status)
+        assert Status.BUSY not in it.status
+        it.set(Command.ACKNOWLEDGE)
+        until(lambda: it.presented == [3])
+
+
+@pytest.mark.parametrize(
+    "trigger_id", ["modbus:x:7", "modbus:0123abcd:1:70000", "modbus:0123abcd:1:7:8", "other:0123abcd:1:7"]
+)
+def test_an_id_that_somebody_else_chose_is_no_trigger_number(trigger_id: str) -> None:
+    with plc() as it:
+        it.result(record(1, "OK", trigger_id=trigger_id))
+        until(lambda: Status.PASS in it.status)
+        assert it.panel.inputs()[Input.TRIGGER_NUMBER] == 0
+        it.set(Command.ACKNOWLEDGE)
+
+
 def test_only_a_rising_edge_triggers_and_a_second_one_in_between_is_busy() -> None:
     with plc() as it:
         for _ in range(3):

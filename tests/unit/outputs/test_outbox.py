@@ -48,6 +48,47 @@ def test_results_go_out_in_order_in_batches_and_are_counted() -> None:
     assert (outbox.stats().waiting, outbox.stats().open, output.closings) == (0, False, 1)
 
 
+def test_a_peer_that_can_be_reached_and_takes_nothing_is_one_fault_until_it_takes_something() -> None:
+    output = ScriptedOutput()
+    output.fail_sending = 5
+    outbox = box(output)
+    faults: set[str | None] = set()
+    opening = output.open
+
+    def opened() -> None:
+        opening()
+        faults.add(outbox.stats().fault)
+
+    output.open = opened  # type: ignore[method-assign]
+    fill(outbox, 1)
+    with running(outbox):
+        until(lambda: outbox.stats().sent == 1)
+        assert output.openings == 6
+        assert faults == {None, "peer: it is not there"}
+        until(lambda: outbox.stats().fault is None)
+
+
+class TornJournal(MemoryQueue):
+    """Cannot be read the first times."""
+
+    failures = 3
+
+    def take(self, limit: int, timeout_s: float) -> list[Any]:
+        if self.failures:
+            self.failures -= 1
+            raise JournalError("journal: cannot be read")
+        return super().take(limit, timeout_s)
+
+
+def test_a_journal_that_cannot_be_read_cuts_nobody_off() -> None:
+    output = ScriptedOutput()
+    outbox = Outbox("o", "scripted", output, TornJournal(10), Backoff(1, 4, seed=1), durable=False)
+    fill(outbox, 2)
+    with running(outbox):
+        until(lambda: outbox.stats().sent == 2)
+        assert (output.openings, output.closings, outbox.stats().failures) == (1, 0, 0)
+
+
 def test_a_dead_peer_never_holds_up_whoever_puts() -> None:
     """Structurally: the thread that puts finishes while the thread that sends hangs for ever in the other side."""
     output = ScriptedOutput()

@@ -11,7 +11,7 @@ import pytest
 from line_fakes import Bench, ManualCamera, ScriptedInspector, picture, running, until
 
 from differad_edge.cameras import CameraInfo
-from differad_edge.errors import CameraLostError, CameraNotFoundError, RefusedError, TornFrameError
+from differad_edge.errors import CameraLostError, CameraNotFoundError, CameraTimeoutError, RefusedError, TornFrameError
 from differad_edge.images import Image
 from differad_edge.results import Verdict
 from differad_edge.runtime.record import ResultRecord
@@ -179,6 +179,35 @@ def test_a_trigger_id_counts_once(tmp_path: Path) -> None:
         assert caught.value.code == "duplicate-trigger"
         bench.wait_for(1)
     assert len(bench.records) == 1
+
+
+@pytest.mark.parametrize("name", ["trigger_id", "part_id", "job_id"])
+@pytest.mark.parametrize("given", [5, ["a"], b"a", "x" * 257])
+def test_an_id_that_no_journal_takes_is_refused(tmp_path: Path, name: str, given: object) -> None:
+    bench = Bench(tmp_path, **ON_REQUEST)
+    with running(bench):
+        ready(bench)
+        with pytest.raises(RefusedError, match=f"{name}: got .*, allowed: a text of at most 256") as caught:
+            bench.station.accept("image", image=picture(1), **{name: given})  # type: ignore[arg-type]
+        assert caught.value.code == "bad-id"
+
+
+def test_a_camera_that_does_not_answer_its_trigger_is_not_triggered_again_for_the_same_part(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, trigger={"mode": "request", "frame_timeout_ms": 10_000}, mailbox={"policy": "queue"})
+    bench.camera.info = ManualCamera(live=False).info
+    bench.camera.check = lambda: None  # type: ignore[attr-defined]
+    reads = []
+
+    def read(timeout_ms: float) -> None:
+        reads.append(timeout_ms)
+        raise CameraTimeoutError("did not answer its trigger")
+
+    bench.camera.read = read  # type: ignore[method-assign,assignment]
+    with running(bench):
+        ready(bench)
+        bench.station.accept("request")
+        [record] = bench.wait_for(1)
+    assert (record.verdict, record.result.reason, len(reads)) == (Verdict.UNDECIDED, "no-frame", 1)
 
 
 def test_a_refused_trigger_id_may_come_again(tmp_path: Path) -> None:
